@@ -1,0 +1,1 @@
+"""Content-addressed store and action cache. Knows nothing of images, options or doit."""

@@ -1,0 +1,1 @@
+"""Turn a native container image into a confidential one. Knows nothing of doit."""

@@ -1,0 +1,86 @@
+"""What happens during a build, as frozen values on one stream. Rendering is the subscribers' business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `image` is the image's name in the project, or its TO reference."""
+
+    kind: ClassVar[str] = "event"
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(Event):
+    """A step begins to run (it was not in the cache); `why` names what changed, if known."""
+
+    kind: ClassVar[str] = "step-started"
+    step: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(Event):
+    """A step ended. `cached` says that its outputs came from the action cache."""
+
+    kind: ClassVar[str] = "step-finished"
+    step: str
+    cached: bool
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed(Event):
+    """A step raised."""
+
+    kind: ClassVar[str] = "step-failed"
+    step: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """Something the user should know but that does not stop the build."""
+
+    kind: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted(Event):
+    """A fact worth a line: the resolved base digest, which engine was used."""
+
+    kind: ClassVar[str] = "note"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail(Event):
+    """A line for --verbose: an artifact's text, with secrets already masked."""
+
+    kind: ClassVar[str] = "detail"
+    message: str
+
+
+Subscriber = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class Stream:
+    """Fan events out to subscribers; safe to emit on from several threads."""
+
+    subscribers: list[Subscriber] = field(default_factory=list)
+    _lock: Lock = field(default_factory=Lock)
+
+    def emit(self, event: Event) -> None:
+        """Hand the event to each subscriber, one event at a time."""
+        with self._lock:
+            for subscriber in self.subscribers:
+                subscriber(event)

@@ -1,0 +1,1 @@
+"""Container images: model, transforms, sources, sinks, layer tar, validation."""

@@ -1,0 +1,53 @@
+"""The interface of a source: an image that can be read. One implementation per file (`docker.py`, `oci.py`, `rootfs.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from sconify_tasks.image.entry import Entry
+from sconify_tasks.image.model import ImageConfig, Layer, Sha256
+
+
+class SourceImage(Protocol):
+    """A readable image: the merged view of its layers, whiteouts applied.
+
+    Paths given are absolute and normalised; no symlink in them is followed (see `resolve.py` for that). Everything it
+    yields is untrusted content, already checked for shape: no path escapes the root, sizes are bounded by the archive.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it, with its transport: `docker:app:1`, `dir:/srv/rootfs`."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 hex over RootFS.Layers and Config in canonical JSON: equal on every engine, and never the engine's Id.
+
+        For `dir:` it covers every path's metadata and content, through a stat cache.
+        """
+
+    @property
+    def config(self) -> ImageConfig: ...
+
+    @property
+    def diff_ids(self) -> tuple[Sha256, ...]:
+        """Empty for `dir:`."""
+
+    def lstat(self, path: bytes) -> Entry | None:
+        """Metadata of one path; None where it, or a parent, does not exist or a parent is not a directory."""
+
+    def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
+        """Each root and everything below it, once. The stream is valid until the next entry is taken.
+
+        Parents come before children; otherwise the order is the source's own. Raises UsageError naming a root that does not exist.
+        """
+
+    def read(self, path: bytes, *, limit: int) -> bytes:
+        """Content of a regular file of at most `limit` bytes; UsageError where it is none or larger."""
+
+    def layer_files(self) -> AbstractContextManager[tuple[Layer, ...]]:
+        """The layers as uncompressed tars in files, for a sink that lacks them. Costs an export on an engine."""
+
+
