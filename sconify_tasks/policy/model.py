@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-.~]{1,128}")
 _HEX32 = re.compile(r"[0-9a-f]{64}")
@@ -38,7 +38,7 @@ class SessionName(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str) -> SessionName:
+    def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything else."""
         segments = value.split("/")
         if len(value) > _MAX_NAME or not all(_SEGMENT.fullmatch(part) and part not in {".", ".."} for part in segments):
@@ -57,7 +57,7 @@ class MrEnclave(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str) -> MrEnclave:
+    def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything else; upper-case digits are taken as lower-case ones."""
         if not _HEX32.fullmatch(value.lower()) or not value.isascii():
             raise ValueError(f"not a measurement (64 hex digits): {value[:90]!r}")
@@ -164,5 +164,5 @@ class Session:
     not_built: tuple[NotBuilt, ...] = field(default=(), compare=False)
 
     def service(self, name: str) -> Service | None:
-        """The service of that name; None where there is none."""
+        """Find the service of that name; None where there is none."""
         return next((service for service in self.services if service.name == name), None)

@@ -1,0 +1,64 @@
+"""The disk below the store: folders that only their owner enters, and OS errors said in a user's words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sconify_cache.errors import StoreError
+
+_HINTS = {
+    errno.ENOSPC: "free some space there (`doit cache prune`), or put the cache on a larger disk",
+    errno.EDQUOT: "the quota is used up: free some space there (`doit cache prune`), or put the cache elsewhere",
+    errno.EROFS: "the file system is read-only: name a cache folder that can be written",
+    errno.EACCES: "check who owns it: it must belong to the user who builds",
+    errno.EPERM: "check who owns it: it must belong to the user who builds",
+    errno.EXDEV: "make the file in the store's own scratch folder, which lies in the same file system",
+    errno.ENOLCK: "the file system has no locks: put the cache on a local disk",
+}
+
+
+def _free_bytes(path: Path) -> str:
+    """Say how many bytes are left for us, asking the nearest folder that exists."""
+    for folder in (path, *path.parents):
+        try:
+            there = os.statvfs(folder)
+        except OSError:
+            continue
+        return f"{there.f_bavail * there.f_frsize} bytes free"
+    return "free space unknown"
+
+
+def store_error(error: OSError, path: Path) -> StoreError:
+    """Turn an OS error into one for users: the path, the reason, the bytes that are free, the next move."""
+    reason = error.strerror or str(error)
+    detail = f" ({_free_bytes(path)})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return StoreError(f"cache: {path}: {reason}{detail}", hint=_HINTS.get(error.errno or 0, "look at the disk and its permissions"))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise OS errors of the body as StoreError. Wrap only the store's own calls, never a caller's code."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(error, path) from error
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder` (and its parents) so that only its owner can enter; repair the mode where it is wider.
+
+    Raises StoreError where it is not a folder or belongs to somebody else: who owns a folder can swap what lies in it.
+    """
+    with disk_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid():
+            message = f"cache: {folder} belongs to user {found.st_uid}, not to the user who builds ({os.geteuid()})"
+            raise StoreError(message, hint="name another cache folder, or change the owner of this one")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            folder.chmod(0o700)

@@ -1,0 +1,147 @@
+"""Carries one image through its steps: keys, look-ups, runs, records. What runs when is the caller's business.
+
+A step is looked up under the key made of its inputs' *outputs*: an upstream step that ran and gave the same output stops
+the wave there (early cutoff).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sconify_cache.actions import Record
+from sconify_cache.digest import Digest
+from sconify_cache.keys import ActionKey, action_key, fact_digest
+from sconify_tasks import __version__
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.events import StepFailed, StepFinished, StepStarted
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.options import Options, SECRET_OPTIONS
+from sconify_tasks.steps.step import Context, Json, Outputs, Step, Value
+from sconify_tasks.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """A step that must run, and what changed since it last did."""
+
+    step: str
+    why: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Build:
+    """One image. Safe for one thread per step; a step starts only after its upstream steps are settled."""
+
+    name: str
+    options: Options
+    world: World
+    steps: tuple[Step, ...]
+    externals: Mapping[str, Callable[[], Json]]
+    native: Callable[[], SourceImage]
+    base: Callable[[], SourceImage]
+    settled: dict[str, Outputs] = field(default_factory=dict)
+    _found: dict[str, Json] = field(default_factory=dict)
+
+    def plan(self) -> tuple[Miss, ...]:
+        """Settle what the cache answers; return the steps that must or may run, in topological order."""
+        misses: list[Miss] = []
+        for step in self.steps:
+            waits = [name for name in step.upstream() if name not in self.settled]
+            if waits:
+                misses.append(Miss(step=step.name, why=tuple(f"waits for {name}" for name in sorted(waits))))
+            elif not self.settle(step):
+                misses.append(Miss(step=step.name, why=self.reasons(step)))
+        return tuple(misses)
+
+    def settle(self, step: Step) -> bool:
+        """Take the step's outputs from the action cache; False where it has none that are whole and still hold."""
+        record = self.world.actions.lookup(self.key(step).digest)
+        if record is None or not all(self.world.store.has(digest) for digest in record.outputs.values()):
+            return False
+        outputs = Outputs(blobs=record.outputs, facts=record.facts)
+        if step.holds is not None and not step.holds(self._context(step), outputs):
+            return False
+        self.settled[step.name] = outputs
+        return True
+
+    def execute(self, step: Step) -> None:
+        """Settle the step, by running it if need be. Raises what the step raises, after saying so on the stream."""
+        if step.name in self.settled or self.settle(step):
+            self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=True, seconds=0.0))
+            return
+        why = "; ".join(self.reasons(step)[:3])
+        self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
+        begun = time.monotonic()
+        try:
+            outputs = step.run(self._context(step))
+        except SconifyError as error:
+            self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(error)))
+            raise
+        self._record(step, outputs)
+        seconds = time.monotonic() - begun
+        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
+
+    def key(self, step: Step) -> ActionKey:
+        """The action key, and the components that made it."""
+        view = self.options.view(step.reads)
+        options = {name: self._masked(name, view[name]) for name in sorted(step.reads)}
+        inputs = {name: _input_digest(self._input(source)) for name, source in step.inputs.items()}
+        return action_key(step=step.name, version=step.version, tool=f"sconify-tasks/{__version__.partition('+')[0]}", inputs=inputs, options=options)
+
+    def reasons(self, step: Step) -> tuple[str, ...]:
+        """What changed since the step last ran for this image; a first run says so."""
+        latest = self.world.actions.latest(self.scope, step.name)
+        if latest is None:
+            return ("never run",)
+        return latest.changes(self.key(step).components) or ("outputs are missing or no longer hold",)
+
+    @property
+    def scope(self) -> str:
+        """Where the last records of this image are filed: project and TO, not the image's place in a file."""
+        return f"{self.world.keys.project}\0{self.options['to']}"
+
+    def _record(self, step: Step, outputs: Outputs) -> None:
+        key = self.key(step)
+        record = Record(
+            key=key.digest,
+            step=step.name,
+            outputs=dict(outputs.blobs),
+            facts=dict(outputs.facts),
+            components=key.components,
+        )
+        self.world.actions.record(record, scope=self.scope)
+        self.settled[step.name] = outputs
+
+    def _input(self, source: str) -> Value:
+        step, _, output = source.partition(".")
+        if step == "external":
+            if output not in self._found:
+                self._found[output] = self.externals[output]()
+            return self._found[output]
+        return self.settled[step][output]
+
+    def _masked(self, name: str, value: Json) -> Json:
+        """Values of secret options enter keys and records only as keyed digests: a record must not allow guessing."""
+        if name in SECRET_OPTIONS and value not in (None, "", []):
+            return "keyed:" + fact_digest(value, key=self.world.keys.content_id_key())
+        return value
+
+    def _context(self, step: Step) -> Context:
+        latest = self.world.actions.latest(self.scope, step.name)
+        previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None else None
+        return Context(
+            image=self.name,
+            inputs={name: self._input(source) for name, source in step.inputs.items()},
+            options=self.options.view(step.reads),
+            world=self.world,
+            native=self.native,
+            base=self.base,
+            previous=previous,
+        )
+
+
+def _input_digest(value: Value) -> str:
+    return value if isinstance(value, Digest) else "fact:" + fact_digest(value)

@@ -1,0 +1,53 @@
+"""The one place that reads the process environment: where things lie on this machine, and what the user set for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sconify_tasks.errors import UsageError
+
+# When nothing sets a date: the same everywhere, so that the same inputs give the same bytes.
+DEFAULT_EPOCH = 1_735_689_600  # 2025-01-01T00:00:00Z
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What the build takes from its surroundings, as values."""
+
+    home: Path
+    state: Path
+    cache: Path
+    root_key: str | None = field(default=None, repr=False)
+    epoch: int = DEFAULT_EPOCH
+    docker_host: str = ""
+    no_color: bool = False
+    in_container: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) -> Environment:
+    """Read the variables documented in the README; UsageError for a SOURCE_DATE_EPOCH that is no number."""
+    home = Path(variables.get("HOME") or "/root")
+    state = variables.get("SCONIFY_STATE") or _below(variables, "XDG_STATE_HOME", home / ".local" / "state")
+    cache = variables.get("SCONIFY_CACHE") or _below(variables, "XDG_CACHE_HOME", home / ".cache")
+    epoch = variables.get("SOURCE_DATE_EPOCH", "")
+    if epoch and not (epoch.isascii() and epoch.isdigit() and len(epoch) <= 11):
+        raise UsageError(f"SOURCE_DATE_EPOCH={epoch} is not a number of seconds", hint="unset it, or give seconds since 1970")
+    return Environment(
+        home=home,
+        state=Path(state),
+        cache=Path(cache),
+        root_key=variables.get("SCONIFY_ROOT_KEY") or None,
+        epoch=int(epoch) if epoch else DEFAULT_EPOCH,
+        docker_host=variables.get("DOCKER_HOST", ""),
+        no_color=bool(variables.get("NO_COLOR")),
+        in_container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
+        variables=dict(variables),
+    )
+
+
+def _below(variables: Mapping[str, str], name: str, default: Path) -> str:
+    base = variables.get(name)
+    return str((Path(base) if base else default) / "sconify")

@@ -1,0 +1,169 @@
+"""Entries: one path with its metadata, as manifests and trees hold it (docs/formats.md sections 2 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+from struct import Struct
+
+from sconify_tasks.fspf.errors import MalformedError
+from sconify_tasks.fspf.reading import U16, U32, Cursor
+from sconify_tasks.fspf.regions import Protection, check_path
+from sconify_tasks.image.entry import Entry, Kind
+
+CONTENT_SIZE = 32
+_SECOND = 1_000_000_000
+_HEAD = Struct("<BBHIIIqI")
+_FILE = Struct("<Q32s")
+_DEVICE = Struct("<II")
+_ALL_FLAGS = 0xF
+_MODE_BITS = 0o7777
+_KINDS = {int(kind): kind for kind in Kind}
+_CLASSES = {int(protection): protection for protection in Protection}
+
+
+class Flag(IntFlag):
+    """Flags of an entry; their meaning is docs/formats.md section 2."""
+
+    STORED_X = 1
+    CLOSURE = 2
+    MAIN = 4
+    PINNED = 8
+
+
+NO_FLAGS = Flag(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestEntry:
+    """One path. `content` is 32 bytes for files: SHA-256 in a manifest, the keyed content id in a tree.
+
+    `meta.hardlink` is not part of the format: every name of a file is an entry of its own.
+    """
+
+    meta: Entry
+    protection: Protection = Protection.NONE
+    flags: Flag = NO_FLAGS
+    content: bytes = b""
+
+    @property
+    def path(self) -> bytes:
+        """The absolute path."""
+        return self.meta.path
+
+
+def encode_entries(entries: Sequence[ManifestEntry]) -> bytes:
+    """Count and entries, which must be sorted by path and unique (ValueError: the caller's mistake)."""
+    parts = [U32.pack(len(entries))]
+    previous = b""
+    for entry in entries:
+        if entry.path <= previous:
+            raise ValueError(f"entries are not sorted by path, or twice: {entry.path!r} after {previous!r}")
+        previous = entry.path
+        _encode(entry, parts)
+    return b"".join(parts)
+
+
+def decode_entries(cursor: Cursor) -> tuple[ManifestEntry, ...]:
+    """Take count and entries; MalformedError for every value out of range and every order but the sorted one."""
+    (count,) = cursor.unpack(U32)
+    entries: list[ManifestEntry] = []
+    previous = b""
+    for _ in range(count):
+        entry = _decode(cursor)
+        check_order(previous, entry.path)
+        previous = entry.path
+        entries.append(entry)
+    return tuple(entries)
+
+
+def check_order(previous: bytes, following: bytes) -> None:
+    """Raise unless `following` sorts after `previous`."""
+    if following == previous:
+        raise MalformedError("duplicate", f"two records have the same name: {following[:200]!r}")
+    if following < previous:
+        raise MalformedError("unsorted", f"{following[:200]!r} comes after {previous[:200]!r}")
+
+
+def _encode(entry: ManifestEntry, parts: list[bytes]) -> None:
+    meta = entry.meta
+    check_path(meta.path)
+    seconds, nanoseconds = divmod(meta.mtime, _SECOND)
+    parts += (
+        U16.pack(len(meta.path)),
+        meta.path,
+        _HEAD.pack(meta.kind, entry.protection, entry.flags, meta.mode, meta.uid, meta.gid, seconds, nanoseconds),
+    )
+    if meta.kind is Kind.FILE:
+        if len(entry.content) != CONTENT_SIZE:
+            raise ValueError(f"the entry of file {meta.path!r} has no content digest")
+        parts.append(_FILE.pack(meta.size, entry.content))
+    elif meta.kind is Kind.SYMLINK:
+        parts += (U16.pack(len(meta.target)), meta.target)
+    elif meta.kind in (Kind.CHAR, Kind.BLOCK):
+        parts.append(_DEVICE.pack(*meta.rdev))
+    parts.append(U16.pack(len(meta.xattrs)))
+    for name, value in sorted(meta.xattrs):
+        parts += (U16.pack(len(name)), name, U32.pack(len(value)), value)
+
+
+def _decode(cursor: Cursor) -> ManifestEntry:
+    path = cursor.take_prefixed(U16)
+    check_path(path)
+    number, protection, flags, mode, uid, gid, seconds, nanoseconds = cursor.unpack(_HEAD)
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise MalformedError("kind", f"{path[:200]!r} has the unknown kind {number}")
+    if protection not in _CLASSES:
+        raise MalformedError("class", f"{path[:200]!r} has the unknown class {protection}")
+    if flags > _ALL_FLAGS:
+        raise MalformedError("flags", f"{path[:200]!r} has unknown flags: {flags:#x}")
+    if mode > _MODE_BITS or nanoseconds >= _SECOND:
+        raise MalformedError("range", f"{path[:200]!r} has a mode or a time out of range")
+    size, content, target, rdev = _decode_body(cursor, path, kind)
+    meta = Entry(
+        path=path,
+        kind=kind,
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        mtime=seconds * _SECOND + nanoseconds,
+        size=size,
+        target=target,
+        rdev=rdev,
+        xattrs=_decode_xattrs(cursor),
+    )
+    return ManifestEntry(meta=meta, protection=_CLASSES[protection], flags=Flag(flags), content=content)
+
+
+def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[int, bytes, bytes, tuple[int, int]]:
+    """Take what only this kind has: size and content digest, link target, or device number."""
+    if kind is Kind.FILE:
+        size, content = cursor.unpack(_FILE)
+        if size >> 63:
+            raise MalformedError("range", f"{path[:200]!r} has a size out of range")
+        return size, content, b"", (0, 0)
+    if kind is Kind.SYMLINK:
+        target = cursor.take_prefixed(U16)
+        if not target or b"\0" in target:
+            raise MalformedError("target", f"{path[:200]!r} is a symlink without a proper target")
+        return 0, b"", target, (0, 0)
+    if kind in (Kind.CHAR, Kind.BLOCK):
+        major, minor = cursor.unpack(_DEVICE)
+        return 0, b"", b"", (major, minor)
+    return 0, b"", b"", (0, 0)
+
+
+def _decode_xattrs(cursor: Cursor) -> tuple[tuple[bytes, bytes], ...]:
+    (count,) = cursor.unpack(U16)
+    xattrs: list[tuple[bytes, bytes]] = []
+    previous = b""
+    for _ in range(count):
+        name = cursor.take_prefixed(U16)
+        if not name or b"\0" in name:
+            raise MalformedError("xattr", "an extended attribute has no proper name")
+        check_order(previous, name)
+        previous = name
+        xattrs.append((name, cursor.take_prefixed(U32)))
+    return tuple(xattrs)

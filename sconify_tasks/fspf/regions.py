@@ -1,0 +1,72 @@
+"""Regions: which class of protection a path has. The longest prefix, by whole components, decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from sconify_tasks.fspf.errors import MalformedError
+
+MAX_PATH = 0xFFFF
+
+
+class Protection(IntEnum):
+    """Class of a region and of an entry; the numbers are those of the manifest."""
+
+    NONE = 0
+    AUTHENTICATED = 1
+    ENCRYPTED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """Everything from `path` downwards, as far as no longer region takes it over."""
+
+    path: bytes
+    protection: Protection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regions:
+    """A checked set of regions: sorted, no path twice, `/` among them."""
+
+    regions: tuple[Region, ...]
+    by_path: Mapping[bytes, Protection]
+
+    @classmethod
+    def of(cls, regions: Iterable[Region]) -> Regions:
+        """Sort and check; MalformedError for a bad path, a path given twice, or no region for `/`."""
+        ordered = tuple(sorted(regions, key=lambda region: region.path))
+        by_path = {region.path: region.protection for region in ordered}
+        for region in ordered:
+            check_path(region.path)
+        if len(by_path) != len(ordered):
+            raise MalformedError("duplicate", "two regions have the same path")
+        if b"/" not in by_path:
+            raise MalformedError("root-region", "there is no region for /")
+        return cls(regions=ordered, by_path=by_path)
+
+    def protection(self, path: bytes) -> Protection:
+        """Return the class of `path`, an absolute normalised path."""
+        for prefix in prefixes(path):
+            if (found := self.by_path.get(prefix)) is not None:
+                return found
+        raise AssertionError("a checked set of regions has one for /")
+
+
+def prefixes(path: bytes) -> Iterable[bytes]:
+    """`/a/b` -> `/a/b`, `/a`, `/`."""
+    while path != b"/":
+        yield path
+        path = path[: path.rindex(b"/")] or b"/"
+    yield b"/"
+
+
+def check_path(path: bytes) -> None:
+    """Raise MalformedError unless the path is absolute and normalised (docs/formats.md, conventions)."""
+    if path == b"/":
+        return
+    bad = not path.startswith(b"/") or b"\0" in path or len(path) > MAX_PATH
+    if bad or any(part in (b"", b".", b"..") for part in path[1:].split(b"/")):
+        raise MalformedError("path", f"not a normalised absolute path: {path[:200]!r}")

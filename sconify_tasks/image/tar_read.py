@@ -1,0 +1,255 @@
+"""Reads layer tars that others wrote: tarfile underneath, nothing believed.
+
+Members come out as `Entry` values with absolute, normalised paths. What could reach outside the root, or make the
+reader allocate without bound, is a UsageError that names the member. Nothing is ever extracted.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, NoReturn, cast
+
+from sconify_tasks.errors import UsageError
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.streams import Forward
+from sconify_tasks.image.paths import WHITEOUT, check_path, join, shown, split
+
+_HEADERS = 1 << 20  # a path has at most 4 KiB, an xattr 64 KiB: nobody needs a megabyte of headers
+_MEMBERS = 4_000_000
+_HINT = "rebuild the image: an engine would refuse or misread this layer"
+_XATTR = "SCHILY.xattr."
+_SECOND = 1_000_000_000
+_DIGITS = 12
+_OPAQUE = b".wh..wh..opq"
+_KINDS = {
+    tarfile.REGTYPE: Kind.FILE,
+    tarfile.AREGTYPE: Kind.FILE,
+    tarfile.CONTTYPE: Kind.FILE,
+    tarfile.LNKTYPE: Kind.FILE,
+    tarfile.DIRTYPE: Kind.DIR,
+    tarfile.SYMTYPE: Kind.SYMLINK,
+    tarfile.CHRTYPE: Kind.CHAR,
+    tarfile.BLKTYPE: Kind.BLOCK,
+    tarfile.FIFOTYPE: Kind.FIFO,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of a layer: its entry and where its content starts in the uncompressed tar.
+
+    A hard link has the path it names in `entry.hardlink`, and neither size nor metadata of its own.
+    """
+
+    entry: Entry
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whiteout:
+    """`path` is deleted from the layers below; or, when `opaque`, everything under it is."""
+
+    path: bytes
+    opaque: bool = False
+
+
+def members(stream: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+    """Every member of an uncompressed layer tar, in its order, repeated paths included; the stream need not be seekable.
+
+    The content stream comes with regular files, and is valid until the next member is taken.
+    """
+    source = stream if stream.seekable() else cast("BinaryIO", Forward(stream))
+    try:
+        archive = tarfile.open(fileobj=source, mode="r:", tarinfo=_Info, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+        yield from _members(archive, source)
+    except (tarfile.TarError, EOFError, ValueError, ArithmeticError, RecursionError) as error:
+        msg = f"damaged layer archive: {error}"
+        raise UsageError(msg, hint="pull or build the image again") from error
+
+
+def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+    for _ in range(_MEMBERS):
+        info = archive.next()
+        if info is None:
+            return
+        archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
+        member = _member(info)
+        if isinstance(member, Member) and info.isreg():
+            yield member, cast("BinaryIO", _Content(source, info.size))
+        elif member is not None:
+            yield member, None
+    msg = f"a layer with more than {_MEMBERS} members"
+    raise UsageError(msg, hint=_HINT)
+
+
+def _member(info: tarfile.TarInfo) -> Member | Whiteout | None:
+    path = _inside(_raw(info.name))
+    parent, name = split(path)
+    if name.startswith(WHITEOUT):
+        return _whiteout(parent, name)
+    check_path(path)
+    if info.type not in _KINDS or info.issparse():
+        kind = "a sparse file" if info.issparse() else f"of unknown type {info.type!r}"
+        msg = f"{shown(path)} is {kind}"
+        raise UsageError(msg, hint=_HINT)
+    return Member(entry=_entry(info, path), offset=info.offset_data)
+
+
+def _entry(info: tarfile.TarInfo, path: bytes) -> Entry:
+    kind = _KINDS[info.type]
+    if info.size < 0 or not 0 <= info.uid < 1 << 32 or not 0 <= info.gid < 1 << 32:
+        msg = f"{shown(path)}: size or owner out of range"
+        raise UsageError(msg, hint=_HINT)
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=info.mode & 0o7777,
+        uid=info.uid,
+        gid=info.gid,
+        mtime=_nanoseconds(info),
+        size=info.size if info.isreg() else 0,
+        target=_raw(info.linkname) if info.issym() else b"",
+        hardlink=_inside(_raw(info.linkname)) if info.islnk() else b"",
+        rdev=(info.devmajor, info.devminor) if info.ischr() or info.isblk() else (0, 0),
+        xattrs=_xattrs(info),
+    )
+
+
+def _whiteout(parent: bytes, name: bytes) -> Whiteout | None:
+    if parent != b"/":
+        check_path(parent)
+    if name == _OPAQUE:
+        return Whiteout(path=parent, opaque=True)
+    if name.startswith(WHITEOUT + WHITEOUT):
+        return None  # bookkeeping of the AUFS driver (.wh..wh.plnk, .wh..wh.aufs), which engines skip
+    path = join(parent, name.removeprefix(WHITEOUT))
+    check_path(path)
+    return Whiteout(path=path)
+
+
+def _inside(name: bytes) -> bytes:
+    """`./etc/x`, `etc/x` and `/etc/x` are `/etc/x`, as for every engine; a `..` is refused wherever it stands."""
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if b".." in parts or b"\0" in name:
+        msg = f"a layer member points outside the image: {shown(name)}"
+        raise UsageError(msg, hint=_HINT)
+    return b"/" + b"/".join(parts)
+
+
+def _nanoseconds(info: tarfile.TarInfo) -> int:
+    """From the decimal text where there is one: a float has lost the nanoseconds by then."""
+    text = info.pax_headers.get("mtime")
+    if text is None:
+        return _ranged(int(info.mtime) * _SECOND)
+    sign = -1 if text.startswith("-") else 1
+    whole, _, fraction = text.lstrip("+-").partition(".")
+    digits = fraction[:9].ljust(9, "0")
+    if len(whole) > _DIGITS or not (whole + digits).isascii() or not (whole + digits).isdigit() or not whole:
+        msg = f"bad mtime {text[:40]!r}"
+        raise ValueError(msg)
+    return _ranged(sign * (int(whole) * _SECOND + int(digits)))
+
+
+def _ranged(nanoseconds: int) -> int:
+    if not -(1 << 63) <= nanoseconds < 1 << 63:
+        msg = f"mtime out of range: {nanoseconds} ns"
+        raise ValueError(msg)
+    return nanoseconds
+
+
+def _xattrs(info: tarfile.TarInfo) -> tuple[tuple[bytes, bytes], ...]:
+    found = {_raw(key[len(_XATTR) :]): _raw(value) for key, value in info.pax_headers.items() if key.startswith(_XATTR)}
+    return tuple(sorted(found.items()))
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+class _Info(tarfile.TarInfo):
+    """tarfile's reader without its leniencies: as strict as the engines' (Go's archive/tar), and bounded."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            # tarfile takes a damaged header in the middle for the end: members behind it would stay unseen
+            raise tarfile.ReadError(str(error)) from error
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Own parsing of the records: tarfile's regular expression takes quadratic time (CVE-2024-6232)."""
+        records = _pax_records(self._body(archive))
+        following = self.fromtarfile(archive)
+        if self.type != tarfile.XHDTYPE:
+            return following  # engines ignore global headers
+        if any(key.startswith("GNU.sparse.") for key in records):
+            self._refuse("is a sparse file")
+        following._apply_pax_info(records, archive.encoding, archive.errors)  # type: ignore[attr-defined]  # noqa: SLF001
+        following.offset = self.offset
+        if "size" in records and following.isreg():
+            archive.offset = following.offset_data + -(-following.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE  # type: ignore[attr-defined]
+        return following
+
+    def _proc_gnulong(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        self._bounded()
+        return super()._proc_gnulong(archive)  # type: ignore[misc,no-any-return]
+
+    def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        del archive
+        return self._refuse("is a sparse file")
+
+    def _body(self, archive: tarfile.TarFile) -> bytes:
+        self._bounded()
+        padded = -(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        data: bytes = archive.fileobj.read(padded)  # type: ignore[union-attr]
+        if len(data) != padded:
+            msg = "the archive ends inside a header"
+            raise tarfile.ReadError(msg)
+        return data[: self.size]
+
+    def _bounded(self) -> None:
+        if not 0 <= self.size <= _HEADERS:
+            self._refuse(f"has a header of {self.size} bytes")
+
+    def _refuse(self, what: str) -> NoReturn:
+        msg = f"{shown(_raw(self.name))} {what}"
+        raise UsageError(msg, hint=_HINT)
+
+
+def _pax_records(body: bytes) -> dict[str, str]:
+    """`LENGTH KEY=VALUE\\n` records; the last of a key wins."""
+    records: dict[str, str] = {}
+    while body:
+        digits, _, rest = body[:20].partition(b" ")
+        length = int(digits) if digits.isdigit() else 0
+        record, body = body[len(digits) + 1 : length], body[length:]
+        key, equals, value = record.partition(b"=")
+        if not rest or not key or not equals or not value.endswith(b"\n"):
+            msg = "damaged pax header"
+            raise tarfile.ReadError(msg)
+        records[key.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
+    return records
+
+
+class _Content(io.RawIOBase):
+    """A member's bytes; an archive that ends inside them is an error, never a short file."""
+
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._source, self._left = source, size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._source.read(wanted)
+        if len(data) != wanted:
+            msg = "damaged layer archive: it ends inside a file"
+            raise UsageError(msg, hint="pull or build the image again")
+        self._left -= wanted
+        return data

@@ -1,0 +1,31 @@
+"""inspect: what the native image's config says. Private: its environment belongs into the session and nowhere else."""
+
+from __future__ import annotations
+
+import json
+
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield the parts of the config that later steps use, as JSON."""
+    config = context.native().config
+    used = {
+        "architecture": config.architecture,
+        "os": config.os,
+        "entrypoint": list(config.entrypoint),
+        "cmd": list(config.cmd),
+        "env": list(config.env),
+        "workdir": config.workdir or "/",
+        "user": config.user,
+        "exposed_ports": sorted(config.exposed_ports),
+        "volumes": sorted(config.volumes),
+        "stop_signal": config.stop_signal,
+    }
+    if config.healthcheck:
+        context.warn("the native image's health check is dropped: it would run outside of the attested program")
+    blob = context.world.store.put(json.dumps(used, sort_keys=True).encode(), private=True)
+    return Outputs(blobs={"config": blob})
+
+
+STEP = Step(name="inspect", version=1, run=run, inputs={"native": "external.native"}, secret=True)

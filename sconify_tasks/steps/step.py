@@ -1,0 +1,106 @@
+"""What a step is. One step per file beside this one; a step may use every room below it and never another step.
+
+A step is handed exactly the inputs and options that it declares, so its key can't miss one; touching another raises.
+The same inputs give the same bytes: no clock, no randomness and no environment in `run`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sconify_cache.digest import Digest
+from sconify_tasks.events import Detail, Noted, Warned
+
+if TYPE_CHECKING:
+    from sconify_tasks.image.source import SourceImage
+    from sconify_tasks.options import OptionsView
+    from sconify_tasks.world import World
+
+Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
+Value = Digest | Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What a step yields: blobs of the store by name, and small facts. Facts hold no secret."""
+
+    blobs: Mapping[str, Digest] = field(default_factory=dict)
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Value:
+        return self.blobs[name] if name in self.blobs else self.facts[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a step is handed.
+
+    `previous` is what the same step yielded the last time for this image; it may save work (unchanged ciphertext is
+    copied) and must never change the result.
+    """
+
+    image: str
+    inputs: Mapping[str, Value]
+    options: OptionsView
+    world: World
+    native: Callable[[], SourceImage]
+    base: Callable[[], SourceImage]
+    previous: Outputs | None = None
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not stop the build."""
+        self.world.events.emit(Warned(image=self.image, message=message))
+
+    def note(self, message: str) -> None:
+        """Tell the user a fact."""
+        self.world.events.emit(Noted(image=self.image, message=message))
+
+    def detail(self, message: str) -> None:
+        """Tell the user who asked for details; no secret may be in it."""
+        self.world.events.emit(Detail(image=self.image, message=message))
+
+    def load(self, name: str) -> Any:
+        """The JSON in a blob input."""
+        return json.loads(self.world.store.get(self.blob(name)))
+
+    def fact(self, name: str) -> Json:
+        """An input that is a fact."""
+        value = self.inputs[name]
+        assert not isinstance(value, Digest), name
+        return value
+
+    def text(self, name: str) -> str:
+        """An input that is a string fact."""
+        value = self.fact(name)
+        assert isinstance(value, str), name
+        return value
+
+    def blob(self, name: str) -> Digest:
+        """An input that is a blob of the store."""
+        value = self.inputs[name]
+        assert isinstance(value, Digest), name
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One node of the graph.
+
+    `inputs` maps an input's name to `STEP.OUTPUT`, or to `external.NAME` for what the build finds outside: identities of
+    images, the runtime's digest. `holds` is there for steps that change the world (load, upload): whether what the record says is still so.
+    """
+
+    name: str
+    version: int
+    run: Callable[[Context], Outputs]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    reads: frozenset[str] = frozenset()
+    secret: bool = False
+    holds: Callable[[Context, Outputs], bool] | None = None
+
+    def upstream(self) -> frozenset[str]:
+        """Names of the steps whose outputs this one takes."""
+        return frozenset(source.partition(".")[0] for source in self.inputs.values()) - {"external"}
