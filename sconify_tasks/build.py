@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from sconify_cache.actions import Record
 from sconify_cache.digest import Digest
-from sconify_cache.keys import ActionKey, action_key, fact_digest
-from sconify_tasks import __version__
+from sconify_cache.explain import diff
+from sconify_cache.keys import Action, facts_digest, secret_id
+from sconify_cache.record import Record
+
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.options import Options, SECRET_OPTIONS
+from sconify_tasks.options import Options, is_secret
 from sconify_tasks.steps.step import Context, Json, Outputs, Step, Value
 from sconify_tasks.world import World
 
@@ -27,7 +27,7 @@ from sconify_tasks.world import World
 class Miss:
     """A step that must run, and what changed since it last did."""
 
-    step: str
+    step: Step
     why: tuple[str, ...]
 
 
@@ -49,21 +49,22 @@ class Build:
         """Settle what the cache answers; return the steps that must or may run, in topological order."""
         misses: list[Miss] = []
         for step in self.steps:
-            waits = [name for name in step.upstream() if name not in self.settled]
+            waits = sorted(name for name in step.upstream() if name not in self.settled)
             if waits:
-                misses.append(Miss(step=step.name, why=tuple(f"waits for {name}" for name in sorted(waits))))
+                misses.append(Miss(step=step, why=(f"waits for {', '.join(waits)}",)))
             elif not self.settle(step):
-                misses.append(Miss(step=step.name, why=self.reasons(step)))
+                misses.append(Miss(step=step, why=self.reasons(step)))
         return tuple(misses)
 
     def settle(self, step: Step) -> bool:
         """Take the step's outputs from the action cache; False where it has none that are whole and still hold."""
-        record = self.world.actions.lookup(self.key(step).digest)
+        record = self.world.actions.lookup(self.action(step).key)
         if record is None or not all(self.world.store.has(digest) for digest in record.outputs.values()):
             return False
         outputs = Outputs(blobs=record.outputs, facts=record.facts)
         if step.holds is not None and not step.holds(self._context(step), outputs):
             return False
+        self.world.actions.remember(self.scope, record)
         self.settled[step.name] = outputs
         return True
 
@@ -84,19 +85,22 @@ class Build:
         seconds = time.monotonic() - begun
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
 
-    def key(self, step: Step) -> ActionKey:
-        """The action key, and the components that made it."""
+    def action(self, step: Step) -> Action:
+        """What the step would do now: its key, and the components that make it."""
         view = self.options.view(step.reads)
-        options = {name: self._masked(name, view[name]) for name in sorted(step.reads)}
-        inputs = {name: _input_digest(self._input(source)) for name, source in step.inputs.items()}
-        return action_key(step=step.name, version=step.version, tool=f"sconify-tasks/{__version__.partition('+')[0]}", inputs=inputs, options=options)
+        return Action(
+            step=step.name,
+            version=step.version,
+            inputs={name: self._input_id(source) for name, source in step.inputs.items()},
+            options={name: self._option_id(name, view[name]) for name in sorted(step.reads)},
+        )
 
     def reasons(self, step: Step) -> tuple[str, ...]:
         """What changed since the step last ran for this image; a first run says so."""
         latest = self.world.actions.latest(self.scope, step.name)
         if latest is None:
             return ("never run",)
-        return latest.changes(self.key(step).components) or ("outputs are missing or no longer hold",)
+        return diff(latest.components, self.action(step).components) or ("what it made is gone or was changed",)
 
     @property
     def scope(self) -> str:
@@ -104,15 +108,17 @@ class Build:
         return f"{self.world.keys.project}\0{self.options['to']}"
 
     def _record(self, step: Step, outputs: Outputs) -> None:
-        key = self.key(step)
+        action = self.action(step)
         record = Record(
-            key=key.digest,
+            key=action.key,
             step=step.name,
-            outputs=dict(outputs.blobs),
-            facts=dict(outputs.facts),
-            components=key.components,
+            outputs=outputs.blobs,
+            facts=outputs.facts,
+            components=action.components,
+            secret=step.secret,
         )
-        self.world.actions.record(record, scope=self.scope)
+        self.world.actions.record(record)
+        self.world.actions.remember(self.scope, record)
         self.settled[step.name] = outputs
 
     def _input(self, source: str) -> Value:
@@ -123,10 +129,18 @@ class Build:
             return self._found[output]
         return self.settled[step][output]
 
-    def _masked(self, name: str, value: Json) -> Json:
+    def _input_id(self, source: str) -> str:
+        """Name an input by its digest; what a secret step yielded, by a keyed one."""
+        value = self._input(source)
+        upstream = source.partition(".")[0]
+        if any(step.secret for step in self.steps if step.name == upstream):
+            return "keyed:" + secret_id(self.world.keys.component_key(), value)
+        return value if isinstance(value, Digest) else facts_digest(value)
+
+    def _option_id(self, name: str, value: Json) -> Json:
         """Values of secret options enter keys and records only as keyed digests: a record must not allow guessing."""
-        if name in SECRET_OPTIONS and value not in (None, "", []):
-            return "keyed:" + fact_digest(value, key=self.world.keys.content_id_key())
+        if is_secret(name) and value not in (None, "", ()):
+            return "keyed:" + secret_id(self.world.keys.component_key(), value)
         return value
 
     def _context(self, step: Step) -> Context:
@@ -141,7 +155,3 @@ class Build:
             base=self.base,
             previous=previous,
         )
-
-
-def _input_digest(value: Value) -> str:
-    return value if isinstance(value, Digest) else "fact:" + fact_digest(value)

@@ -22,6 +22,11 @@ def derive(key: bytes, *, label: str, salt: bytes = b"", length: int = 32) -> by
     return HKDF(algorithm=SHA256(), length=length, salt=salt or None, info=label.encode()).derive(key)
 
 
+def key_id(key: bytes) -> str:
+    """Name of a key: part of action keys and indexes, tells nothing about the key."""
+    return derive(key, label="sconify/key-id/1", length=16).hex()
+
+
 def _parse_root_key(text: bytes, where: str) -> bytes:
     try:
         key = bytes.fromhex(text.decode("ascii").strip())
@@ -85,11 +90,15 @@ class Keys:
 
     def fspf_key_id(self, *, repository: str, epoch: int) -> str:
         """Name of that key: part of action keys, tells nothing about the key."""
-        return derive(self.fspf_key(repository=repository, epoch=epoch), label="sconify/key-id/1", length=16).hex()
+        return key_id(self.fspf_key(repository=repository, epoch=epoch))
 
     def content_id_key(self) -> bytes:
         """Key of the keyed BLAKE3 content digests that stand in trees and records."""
         return derive(self.root, label=f"sconify/content-id/1\0{self.project}")
+
+    def component_key(self) -> bytes:
+        """Key of the digests that stand for secret values in action keys and records."""
+        return derive(self.root, label=f"sconify/component/1\0{self.project}")
 
     def record_key(self) -> bytes:
         """Key that authenticates records of the action cache."""

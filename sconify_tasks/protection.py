@@ -5,7 +5,7 @@ The longest prefix decides. One path named for two classes is an error. Paths ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.regions import Protection, Region, Regions, prefixes
@@ -26,7 +26,7 @@ def region_table(
     `authenticated` is what the tool protects by itself: a user's word on the same path goes before it.
     Raises UsageError for a path in two classes, and for one that can't be protected.
     """
-    classes: dict[bytes, Protection] = dict.fromkeys(authenticated, Protection.AUTHENTICATED)
+    classes: dict[bytes, Protection] = {}
     wanted = set(encrypted)
     for path in sorted(wanted):
         system = _system_path(path)
@@ -37,6 +37,12 @@ def region_table(
             raise UsageError(f"{_text(path)} is named by --dir and by {option}", hint="one path has one class: drop one of them")
         classes |= dict.fromkeys(paths, Protection.NONE)
     classes |= dict.fromkeys(wanted, Protection.ENCRYPTED)
+    chosen = dict(classes)
+    for path in authenticated:
+        # What the user had encrypted stays so, also where the tool alone would only authenticate.
+        outer = next((chosen[prefix] for prefix in prefixes(path) if prefix in chosen), None)
+        if outer is not Protection.ENCRYPTED and path not in chosen:
+            classes[path] = Protection.AUTHENTICATED
     for system in NEVER_PROTECTED:
         if any(prefix in classes and classes[prefix] for prefix in prefixes(system)):
             classes[system] = Protection.NONE
@@ -50,3 +56,9 @@ def _system_path(path: bytes) -> bytes | None:
 
 def _text(path: bytes) -> str:
     return path.decode(errors="backslashreplace")
+
+
+def regions_from_facts(facts: object) -> Regions:
+    """Take the regions from where a step recorded them, as pairs of path and class."""
+    assert isinstance(facts, Sequence)
+    return Regions.of(Region(path=str(path).encode(), protection=Protection(protection)) for path, protection in facts)

@@ -127,8 +127,8 @@ def load(text: str, *, name: str) -> Node:
         events = yaml.parse(text, Loader=loader)
         return _Builder(name=name, events=events).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise UsageError(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}") from None
+        line = next((mark.line + 1 for mark in (error.problem_mark, error.context_mark) if mark is not None), 1)
+        raise UsageError(f"{name}:{line}: not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise UsageError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
 
@@ -194,6 +194,7 @@ class _Builder:
 
         pairs: dict[str, Node] = {}
         for event in self._events:
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.MappingEndEvent):
                 break
             if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
@@ -201,7 +202,7 @@ class _Builder:
             if event.value in pairs:
                 raise self._error(event, f"the key {event.value[:60]!r} stands here a second time")
             # A value is reported at the line of its key, also where it is an alias or begins on the next line.
-            pairs[event.value] = replace(self._node(next(self._events), depth + 1), line=event.start_mark.line + 1)
+            pairs[event.value] = replace(self._node(next(self._events), depth + 1), line=line)
         return pairs
 
     def _alias(self, event: Any) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -12,7 +13,7 @@ class Digest(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str) -> Digest:
+    def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything but 64 lower-case hex digits."""
         if not _HEX64.match(value):
             msg = f"not a BLAKE3 digest: {value[:80]!r}"

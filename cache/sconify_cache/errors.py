@@ -56,7 +56,7 @@ class PolicyConflictError(SconifyError):
     exit_code = 5
 
 
-class Interrupted(SconifyError):
+class Interrupted(SconifyError):  # noqa: N818 - it is what happened, not a mistake
     """The user stopped the build."""
 
     exit_code = 130

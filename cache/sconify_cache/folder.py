@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ def store_error(error: OSError, path: Path) -> StoreError:
     """Turn an OS error into one for users: the path, the reason, the bytes that are free, the next move."""
     reason = error.strerror or str(error)
     detail = f" ({_free_bytes(path)})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return StoreError(f"cache: {path}: {reason}{detail}", hint=_HINTS.get(error.errno or 0, "look at the disk and its permissions"))
+    return StoreError(
+        f"cache: {path}: {reason}{detail}", hint=_HINTS.get(error.errno or 0, "look at the disk and its permissions")
+    )
 
 
 @contextmanager
@@ -47,6 +50,16 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise store_error(error, path) from error
+
+
+def database_error(error: sqlite3.Error, file: Path) -> StoreError:
+    """Turn an SQLite error into one for users."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        return store_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), file)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return StoreError(f"cache: {file}: {error}", hint="check its folder's owner and permissions")
+    return StoreError(f"cache: {file}: {error}", hint="if it is damaged, delete it: it holds nothing that can't be made again")
 
 
 def make_private(folder: Path) -> None:

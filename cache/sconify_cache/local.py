@@ -12,6 +12,7 @@ Modes: public blobs 0444, private ones 0400, the folder 0700. Blobs may be hard-
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import threading
@@ -58,12 +59,14 @@ class _Writer:
 
     @property
     def digest(self) -> Digest:
+        """Known once the block has ended."""
         if self._digest is None:
             message = "the digest is known when the writer's block has ended"
             raise ValueError(message)
         return self._digest
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Append and hash."""
         with disk_errors(self._path):
             self._file.write(data)
         self._hasher.update(data)
@@ -71,14 +74,17 @@ class _Writer:
         return len(data)
 
     def finish(self) -> Digest:
+        """Close the file and tell its digest."""
         with disk_errors(self._path):
             self._file.close()
         return Digest(self._hasher.hexdigest())
 
     def seal(self, digest: Digest) -> None:
+        """Publish the digest: the blob is committed."""
         self._digest = digest
 
     def drop(self) -> None:
+        """Remove what was written."""
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
@@ -98,7 +104,7 @@ class LocalStore:
         self._damaged = folder / "damaged"
         self._shared = shared
         self._now = now
-        self._scratch = Scratch(folder / "tmp")
+        self._scratch = Scratch(folder / "tmp", mode=0o777 if shared else 0o700)
         self._made = False
         self._making = threading.Lock()
         # Which file of a digest this process has verified. One assignment per entry: safe without a lock.
@@ -107,6 +113,7 @@ class LocalStore:
     # Reading
 
     def has(self, digest: Digest) -> bool:
+        """Whether a file that can be this blob is there; marks it as used."""
         try:
             found = self._stat(digest)
         except MissingBlobError:
@@ -115,9 +122,11 @@ class LocalStore:
         return True
 
     def size(self, digest: Digest) -> int:
+        """Length of the file."""
         return self._stat(digest).st_size
 
     def get(self, digest: Digest) -> bytes:
+        """Read and verify all of it."""
         with self._open_file(digest) as stream, disk_errors(self._locate(digest)):
             self._mark_used(digest, os.fstat(stream.fileno()))
             data = stream.read()
@@ -126,6 +135,7 @@ class LocalStore:
             return data
 
     def open(self, digest: Digest) -> BinaryIO:
+        """Open it, and verify it where this process has not yet."""
         stream = self._open_file(digest)
         try:
             self._mark_used(digest, os.fstat(stream.fileno()))
@@ -136,12 +146,14 @@ class LocalStore:
         return stream
 
     def path(self, digest: Digest) -> Path:
+        """Path of the verified file."""
         self.open(digest).close()
         return self._locate(digest)
 
     # Writing
 
     def put(self, data: bytes, *, private: bool = False) -> Digest:
+        """Write it unless a good copy is there."""
         digest = Digest(blake3(data).hexdigest())
         if not self._holds(digest, private=private):
             with self.writer(private=private) as blob:
@@ -150,6 +162,7 @@ class LocalStore:
 
     @contextmanager
     def writer(self, *, private: bool = False) -> Iterator[_Writer]:
+        """Write to scratch, rename when the block ends well."""
         self._prepare(private=private)
         temporary = self._scratch.new()
         blob = _Writer(temporary)
@@ -163,8 +176,12 @@ class LocalStore:
         blob.seal(digest)
 
     def adopt(self, path: Path, *, private: bool = False) -> Digest:
+        """Hash a file of ours where it lies, rename it."""
         self._prepare(private=private)
-        with disk_errors(path), os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as stream:
+        with (
+            disk_errors(path),
+            os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as stream,
+        ):
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise StoreError(f"cache: {path} is not a regular file", hint="only finished files can be taken over")
             digest = hash_stream(cast("BinaryIO", stream))
@@ -173,6 +190,7 @@ class LocalStore:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
+        """Make a folder in `tmp/` for the length of the block."""
         self._prepare()
         folder = self._scratch.new()
         with disk_errors(folder):
@@ -185,6 +203,7 @@ class LocalStore:
     # Cleaning
 
     def iterate(self) -> Iterator[BlobInfo]:
+        """List the folders; foreign files are passed over."""
         with disk_errors(self._blobs):
             fans = sorted(self._blobs.iterdir()) if self._blobs.is_dir() else []
         for fan in fans:
@@ -197,6 +216,7 @@ class LocalStore:
                     yield BlobInfo(digest=digest, size=found.st_size, used_ns=found.st_atime_ns, private=private)
 
     def delete(self, digest: Digest, *, unless_used_since_ns: int | None = None) -> bool:
+        """Remove one blob; see the contract for the race with a use."""
         path = self._locate(digest)
         self._prepare()
         aside = self._scratch.new()
@@ -215,6 +235,7 @@ class LocalStore:
             return True
 
     def check(self, digest: Digest) -> int:
+        """Hash it again."""
         self._verified.pop(digest, None)
         with self._open_file(digest) as stream:
             self._verify(digest, stream)
@@ -225,6 +246,7 @@ class LocalStore:
         self._scratch.sweep()
 
     def discard_damaged(self) -> int:
+        """Empty `damaged/`."""
         with disk_errors(self._damaged):
             files = list(self._damaged.iterdir()) if self._damaged.is_dir() else []
             for file in files:
@@ -289,7 +311,7 @@ class LocalStore:
         with suppress(OSError, StoreError):  # on a read-only disk it stays, and stays refused
             if os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
                 self._damaged.mkdir(mode=0o700, exist_ok=True)
-                path.rename(self._damaged / f"{digest}.{self._scratch.new().name}")
+                path.rename(self._damaged / f"{digest}.{secrets.token_hex(4)}")
         return MissingBlobError(digest, damaged=True)
 
     def _holds(self, digest: Digest, *, private: bool) -> bool:
@@ -323,6 +345,8 @@ class LocalStore:
         with suppress(MissingBlobError):
             private = private and not self._stat(digest).st_mode & 0o004
         with disk_errors(final):
+            now = self._now()
+            os.utime(temporary, ns=(now, now))
             temporary.chmod(0o400 if private else 0o444)
             final.parent.mkdir(parents=True, exist_ok=True)
             # Always replaced, never skipped: what is there under this name may be damaged, what we bring is not.

@@ -21,13 +21,14 @@ from sconify_cache.folder import disk_errors
 class Scratch:
     """The working folder of this process below `root`; made when first needed, removed at exit. Thread-safe."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, mode: int = 0o700) -> None:
         self._root = root
+        self._mode = mode
         self._lock = threading.Lock()
         self._folder: Path | None = None
 
     def new(self) -> Path:
-        """A path that is not yet taken, for a file or a folder."""
+        """Return a path that is not yet taken, for a file or a folder."""
         return self._ready() / secrets.token_hex(12)
 
     def sweep(self) -> None:
@@ -43,7 +44,7 @@ class Scratch:
         with self._lock:
             if self._folder is None:
                 with disk_errors(self._root):
-                    self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    self._root.mkdir(mode=self._mode, parents=True, exist_ok=True)
                     self.sweep()
                     own, descriptor = lease.take(self._root)
                     self._folder = self._root / own.name

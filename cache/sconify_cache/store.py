@@ -40,7 +40,8 @@ class BlobWriter(Protocol):
     """A blob that is being written. `digest` is known after the `with` block that made it; before, it raises ValueError."""
 
     @property
-    def digest(self) -> Digest: ...
+    def digest(self) -> Digest:
+        """BLAKE3 of what was written."""
 
     @property
     def size(self) -> int:
@@ -60,10 +61,10 @@ class Store(Protocol):
         """Length in bytes, not verified; raises MissingBlobError."""
 
     def get(self, digest: Digest) -> bytes:
-        """The whole blob, verified on every call; raises MissingBlobError. For small blobs: it is all in memory."""
+        """Read the whole blob, verified on every call; raises MissingBlobError. For small blobs: it is all in memory."""
 
     def open(self, digest: Digest) -> BinaryIO:
-        """A stream at the blob's start; raises MissingBlobError. The caller closes it.
+        """Open a stream at the blob's start; raises MissingBlobError. The caller closes it.
 
         Verified on the first open per process, and again when the file's stat changed.
         """
@@ -89,7 +90,7 @@ class WritableStore(Store, Protocol):
         """
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """A fresh folder in the store's file system, removed with everything in it when the block ends (or by the next run)."""
+        """Make a folder in the store's file system, removed with everything in it when the block ends, or by the next run."""
 
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, verified as by `open`; raises MissingBlobError. To be read or linked, never written."""

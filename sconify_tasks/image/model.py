@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
@@ -16,7 +16,7 @@ class Sha256(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str) -> Sha256:
+    def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything else."""
         if not _SHA256.match(value):
             msg = f"not a sha256 digest: {value[:90]!r}"

@@ -36,7 +36,7 @@ def join(parent: bytes, name: bytes) -> bytes:
 
 def below(path: bytes, root: bytes) -> bool:
     """Whether `path` is `root` or lies under it."""
-    return path == root or root == b"/" or path.startswith(root + b"/")
+    return root in (path, b"/") or path.startswith(root + b"/")
 
 
 def outermost(roots: list[bytes]) -> list[bytes]:

@@ -41,7 +41,8 @@ class SourceImage(Protocol):
     def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, once. The stream is valid until the next entry is taken.
 
-        Parents come before children; otherwise the order is the source's own. Raises UsageError naming a root that does not exist.
+        Every file comes with its content; of files that share an inode, all but the first yielded name that one as
+        `hardlink` (which `lstat` never does). Parents come before children; otherwise the order is the source's own. Raises UsageError naming a root that does not exist.
         """
 
     def read(self, path: bytes, *, limit: int) -> bytes:
@@ -50,4 +51,5 @@ class SourceImage(Protocol):
     def layer_files(self) -> AbstractContextManager[tuple[Layer, ...]]:
         """The layers as uncompressed tars in files, for a sink that lacks them. Costs an export on an engine."""
 
-
+    def close(self) -> None:
+        """Give back what the source holds (descriptors, an engine's temporary container). May be called twice."""

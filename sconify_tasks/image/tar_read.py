@@ -14,8 +14,8 @@ from typing import BinaryIO, NoReturn, cast
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.streams import Forward
 from sconify_tasks.image.paths import WHITEOUT, check_path, join, shown, split
+from sconify_tasks.image.streams import Forward
 
 _HEADERS = 1 << 20  # a path has at most 4 KiB, an xattr 64 KiB: nobody needs a megabyte of headers
 _MEMBERS = 4_000_000
@@ -221,7 +221,7 @@ class _Info(tarfile.TarInfo):
 
 
 def _pax_records(body: bytes) -> dict[str, str]:
-    """`LENGTH KEY=VALUE\\n` records; the last of a key wins."""
+    r"""`LENGTH KEY=VALUE\\n` records; the last of a key wins."""
     records: dict[str, str] = {}
     while body:
         digits, _, rest = body[:20].partition(b" ")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sconify_cache.digest import Digest
-
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import Sha256
@@ -215,7 +214,7 @@ def _pax(records: Mapping[bytes, bytes]) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
+    r"""`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))

@@ -1,4 +1,4 @@
-"""A session's text becomes a `Session`, or an error that names the line. Hostile input is expected: a CAS reads strangers' texts."""
+"""A session's text becomes a `Session`, or an error that names the line. Hostile input is expected: a CAS reads strangers'."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _predecessor(node: Node | None, notes: Notes) -> str:
 
 
 def _check_images(session: Session, node: Node | None, root: Node) -> None:
-    """A service whose image is not described would run without the volumes and files that its author meant it to have."""
+    # Such a service would run without the volumes and files that its author meant it to have.
     known = {str(image["name"]) for image in session.images}
     for service in session.services:
         if service.image_name and service.image_name not in known:

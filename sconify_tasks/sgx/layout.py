@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
@@ -71,7 +72,7 @@ class Layout:
     size: int
 
     def pages(self, runtime: bytes | Path) -> Iterator[Page]:
-        """Every measured page, in order. `runtime` is the ELF that the layout was made from, or its sconified form."""
+        """Yield every measured page, in order. `runtime` is the ELF that the layout was made from, or its sconified form."""
         with _opened(runtime) as file:
             for segment in self.segments:
                 yield from _segment_pages(file, segment)
@@ -110,7 +111,7 @@ def _opened(runtime: bytes | Path) -> nullcontext[BinaryIO] | BinaryIO:
 
 
 def _load_segments(runtime: bytes | Path) -> tuple[int, int, tuple[Segment, ...]]:
-    """BASE, entry point, and the segments relative to BASE in program-header order."""
+    """Return BASE, entry point, and the segments relative to BASE in program-header order."""
     from sconify_tasks.elf import load_segments
 
     entry, headers = load_segments(runtime)
@@ -129,7 +130,7 @@ def _load_segments(runtime: bytes | Path) -> tuple[int, int, tuple[Segment, ...]
         for header in headers
     )
     ordered = sorted(segments, key=lambda segment: segment.start)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if after.start < before.end:
             raise EnclaveError("overlap", "two segments of the runtime share a page")
     if ordered[-1].end > MAX_RUNTIME:

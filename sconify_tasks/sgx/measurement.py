@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 
 from sconify_tasks.errors import VerificationError
 
@@ -14,7 +15,7 @@ class MrEnclave(str):
 
     __slots__ = ()
 
-    def __new__(cls, value: str) -> MrEnclave:
+    def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything else."""
         if not _HEX.match(value):
             raise ValueError(f"not an MRENCLAVE: {value[:90]!r}")

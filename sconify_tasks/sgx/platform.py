@@ -182,7 +182,9 @@ def open_platform(folder: Path, now: datetime) -> SimulatedPlatform:
     try:
         return parse_platform(state)
     except ValueError as error:
-        raise StoreError(f"{path} is damaged: {error}", hint="restore it, or remove it to get a new simulated platform") from error
+        raise StoreError(
+            f"{path} is damaged: {error}", hint="restore it, or remove it to get a new simulated platform"
+        ) from error
 
 
 def _tcb_info(issued: datetime) -> dict[str, object]:
@@ -303,7 +305,9 @@ def _pair(suffix: str, value: bytes) -> bytes:
 def _der(tag: int, content: bytes) -> bytes:
     # Definite lengths below 64 KiB: nothing here is longer.
     length = len(content)
-    size = bytes([length]) if length < 0x80 else bytes([0x81, length]) if length < 0x100 else b"\x82" + length.to_bytes(2, "big")  # noqa: PLR2004
+    size = (
+        bytes([length]) if length < 0x80 else bytes([0x81, length]) if length < 0x100 else b"\x82" + length.to_bytes(2, "big")
+    )  # noqa: PLR2004
     return bytes([tag]) + size + content
 
 

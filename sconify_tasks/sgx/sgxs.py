@@ -11,8 +11,8 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
-from sconify_tasks.sgx.layout import PAGE, SSA_FRAME_PAGES, Layout, layout
-from sconify_tasks.sgx.measured_config import MeasuredConfig
+from sconify_tasks.sgx.layout import SSA_FRAME_PAGES, Layout, layout
+from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
 from sconify_tasks.sgx.measurement import MrEnclave
 
 _BLOCK = 256
@@ -24,7 +24,7 @@ _BATCH = 64
 
 
 def records(enclave: Layout, runtime: bytes | Path) -> Iterator[bytes]:
-    """The stream's bytes, in batches of whole pages."""
+    """Yield the stream's bytes, in batches of whole pages."""
     yield _ECREATE.pack(b"ECREATE\0", SSA_FRAME_PAGES, enclave.size)
     batch: list[bytes] = []
     for page in enclave.pages(runtime):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sconify_cache.digest import Digest
+from sconify_cache.keys import JSON
+
 from sconify_tasks.events import Detail, Noted, Warned
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from sconify_tasks.options import OptionsView
     from sconify_tasks.world import World
 
-Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
-Value = Digest | Json
+Json = JSON
+Value = JSON
+# A Digest is a string of its own type: a blob among facts.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The doit side of the house: the only code that imports doit."""

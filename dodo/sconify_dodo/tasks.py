@@ -1,0 +1,73 @@
+"""What is stale becomes doit tasks: `sconify:IMAGE:STEP`, under `sconify:IMAGE`, under `sconify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from doit.control import TaskControl
+from doit.dependency import Dependency, JSONCodec, MD5Checker
+from doit.runner import MThreadRunner, Runner
+from doit.task import Stream, Task
+
+from sconify_dodo.backend import SconifyBackend
+from sconify_dodo.reporter import SconifyReporter, reported
+from sconify_tasks.build import Build, Miss
+from sconify_tasks.steps.step import Step
+
+GROUP = "sconify"
+
+
+def tasks_for(stale: Mapping[str, tuple[Build, Sequence[Miss]]]) -> list[Task]:
+    """Return one task a stale step, a group an image, and the group of all."""
+    tasks: list[Task] = []
+    for name, (build, misses) in stale.items():
+        stale_steps = {miss.step.name for miss in misses}
+        steps = [_task(name, build, miss.step, stale_steps) for miss in misses]
+        tasks += steps
+        tasks.append(Task(f"{GROUP}:{name}", None, task_dep=[task.name for task in steps], has_subtask=True))
+    tasks.append(Task(GROUP, None, task_dep=[f"{GROUP}:{name}" for name in stale], has_subtask=True))
+    return tasks
+
+
+def run_tasks(tasks: list[Task], *, state: Path, jobs: int, keep_going: bool, debug: bool) -> int:
+    """Run everything; return the exit code. Steps run on threads: hashing, AES and I/O release the GIL."""
+    import sys
+
+    state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    reporter = SconifyReporter(sys.stderr, quiet=True, debug=debug)
+    manager = Dependency(SconifyBackend, str(state), checker_cls=MD5Checker, codec_cls=JSONCodec)
+    control = TaskControl(tasks)
+    control.process([GROUP])
+    arguments: list[Any] = [manager, reporter, keep_going, False, Stream(0)]
+    runner = MThreadRunner(*arguments, jobs) if jobs > 1 else Runner(*arguments)
+    result = runner.run_all(control.task_dispatcher())
+    return reporter.exit_code or int(result != 0)
+
+
+def _task(image: str, build: Build, step: Step, stale: set[str]) -> Task:
+    needs = sorted(step.upstream() & stale)
+    return Task(
+        f"{GROUP}:{image}:{step.name}",
+        [(reported(_action(build, step)),)],
+        task_dep=[f"{GROUP}:{image}:{name}" for name in needs],
+        # Known to be stale now; or downstream of something stale, where only its outputs tell.
+        uptodate=[_settles(build, step)] if needs else [False],
+        io={"capture": False},
+        verbosity=2,
+    )
+
+
+def _action(build: Build, step: Step) -> Callable[[], None]:
+    def run() -> None:
+        build.execute(step)
+
+    return run
+
+
+def _settles(build: Build, step: Step) -> Callable[[], bool]:
+    def uptodate() -> bool:
+        return build.settle(step)
+
+    return uptodate

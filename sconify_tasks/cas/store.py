@@ -1,0 +1,193 @@
+"""Where sessions are kept: SQLite in WAL mode, every version under its hash, every text sealed.
+
+The sealing key lies outside of the database, so a copy of the database alone tells names, hashes and creators and nothing
+else, and a row that was changed, swapped or invented is refused when it is read. An older copy of the whole database put
+in its place is not noticed. One connection per operation: threads and processes share nothing but the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sconify_tasks.errors import StoreError
+
+_APPLICATION_ID = 0x53434153  # "SCAS"
+_SCHEMA_VERSION = 1
+_BUSY_SECONDS = 10.0
+_NONCE = 12
+# `number` counts the versions of one name from 1 without gaps; the largest is the one that is served.
+_SCHEMA = """
+CREATE TABLE versions (
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL CHECK (number > 0),
+    hash TEXT NOT NULL,
+    predecessor TEXT NOT NULL,
+    creator TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (name, number)
+) STRICT, WITHOUT ROWID
+"""
+_COLUMNS = "name, number, hash, predecessor, creator, sealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """One version. `creator` is who made the first one: the SHA-256 of his key's SPKI, 64 hex digits."""
+
+    name: str
+    number: int
+    hash: str
+    predecessor: str
+    creator: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStore:
+    """The sessions in one database file, made when it is first written to. Every method raises StoreError where disk or file fail."""
+
+    path: Path
+    key: bytes = field(repr=False)
+
+    def newest(self, name: str) -> StoredSession | None:
+        """Return the version that is served; None where the name is unknown."""
+        with self._connected() as connection:
+            return Sessions(connection=connection, store=self).newest(name)
+
+    def version(self, name: str, digest: str) -> StoredSession | None:
+        """Return an old or new version by its hash."""
+        with self._connected() as connection:
+            return Sessions(connection=connection, store=self).version(name, digest)
+
+    @contextmanager
+    def writing(self) -> Iterator[Sessions]:
+        """Hold the only write lock: what is read inside still holds when it is written. Kept if nothing raises, else undone."""
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Sessions(connection=connection, store=self)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def seal(self, session: StoredSession) -> bytes:
+        """Encrypt the text, bound to everything else in its row."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce = os.urandom(_NONCE)
+        return nonce + AESGCM(self.key).encrypt(nonce, session.text.encode(), _row_identity(session))
+
+    def open_row(self, row: tuple[str, int, str, str, str, bytes]) -> StoredSession:
+        """Read one row; StoreError where it was not sealed with this key, or not in this place."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        name, number, digest, predecessor, creator, sealed = row
+        empty = StoredSession(name=name, number=number, hash=digest, predecessor=predecessor, creator=creator, text="")
+        try:
+            text = AESGCM(self.key).decrypt(sealed[:_NONCE], sealed[_NONCE:], _row_identity(empty)).decode()
+        except (InvalidTag, ValueError) as error:
+            raise StoreError(
+                f"session {name} in {self.path} does not open: the row was changed, or sealed with another key",
+                hint="restore database and store.key together from a backup",
+            ) from error
+        return StoredSession(name=name, number=number, hash=digest, predecessor=predecessor, creator=creator, text=text)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{self.path}: {error}", hint="check the disk, and that no other program holds the file") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path} is damaged: {error}", hint="restore it from a backup, or move it away") from error
+        except OSError as error:
+            raise StoreError(f"{self.path} can't be opened: {error.strerror}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite would make the file readable by others, and its -wal and -shm files take the mode of the first.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # A row or schema planted in the file must not run functions.
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA synchronous = FULL")
+        if self._identity(connection) == (0, 0):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if self._identity(connection) == (0, 0):  # nobody was faster
+                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                    connection.execute("ROLLBACK")
+                    raise StoreError(f"{self.path} is another program's database", hint="name another state folder")
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        application, version = self._identity(connection)
+        if application != _APPLICATION_ID:
+            raise StoreError(f"{self.path} is another program's database", hint="name another state folder")
+        if version != _SCHEMA_VERSION:
+            raise StoreError(f"{self.path} has schema {version}, this release knows {_SCHEMA_VERSION}", hint="upgrade sconify-cas")
+
+    def _identity(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        return application, connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """The sessions as one connection sees them."""
+
+    connection: sqlite3.Connection
+    store: SessionStore
+
+    def newest(self, name: str) -> StoredSession | None:
+        """Return the version that is served."""
+        return self._one("WHERE name = ? ORDER BY number DESC LIMIT 1", (name,))
+
+    def version(self, name: str, digest: str) -> StoredSession | None:
+        """Return the latest version with this hash."""
+        return self._one("WHERE name = ? AND hash = ? ORDER BY number DESC LIMIT 1", (name, digest))
+
+    def append(self, *, name: str, digest: str, creator: str, text: str) -> StoredSession:
+        """Add a version on top of the newest. Old ones stay."""
+        current = self.newest(name)
+        session = StoredSession(
+            name=name,
+            number=current.number + 1 if current else 1,
+            hash=digest,
+            predecessor=current.hash if current else "",
+            creator=current.creator if current else creator,
+            text=text,
+        )
+        row = (name, session.number, digest, session.predecessor, session.creator, self.store.seal(session))
+        self.connection.execute(f"INSERT INTO versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)  # noqa: S608 - a constant
+        return session
+
+    def _one(self, clause: str, values: tuple[str, ...]) -> StoredSession | None:
+        row = self.connection.execute(f"SELECT {_COLUMNS} FROM versions {clause}", values).fetchone()  # noqa: S608 - constants
+        return self.store.open_row(row) if row else None
+
+
+def _row_identity(session: StoredSession) -> bytes:
+    what = ["sconify-cas/1", session.name, session.number, session.hash, session.predecessor, session.creator]
+    return json.dumps(what, separators=(",", ":")).encode()

@@ -1,0 +1,38 @@
+"""Layers that steps make: written once into the store, named in records by blob, diff id and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sconify_cache.digest import Digest
+from sconify_cache.store import WritableStore
+from sconify_tasks.image.entry import Entry
+from sconify_tasks.image.model import Layer, Sha256
+from sconify_tasks.image.tar_write import Content, TarWriter, order_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLayer:
+    """An uncompressed layer tar in the store, and where in it each file's content begins."""
+
+    blob: Digest
+    diff_id: Sha256
+    size: int
+    offsets: dict[bytes, int]
+
+
+def store_layer(store: WritableStore, items: Iterable[tuple[Entry, Content]]) -> StoredLayer:
+    """Write the items, in any order, as one layer. A file that breaks off leaves nothing in the store."""
+    offsets: dict[bytes, int] = {}
+    with store.writer() as blob:
+        writer = TarWriter(blob)
+        for entry, content in sorted(items, key=lambda item: order_key(item[0])):
+            offsets[entry.path] = writer.add(entry, content)
+        written = writer.close()
+    return StoredLayer(blob=blob.digest, diff_id=written.diff_id, size=written.size, offsets=offsets)
+
+
+def layer_in_store(store: WritableStore, blob: Digest, facts: dict[str, object]) -> Layer:
+    """Find a layer again from its blob and its recorded facts."""
+    return Layer(diff_id=Sha256(str(facts["diff_id"])), size=int(str(facts["size"])), path=store.path(blob))

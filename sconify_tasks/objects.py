@@ -1,0 +1,55 @@
+"""ELF files among other files: what they need, found while their content streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sconify_cache.keys import JSON
+from sconify_tasks.elf import inspect
+from sconify_tasks.errors import UsageError
+from sconify_tasks.image.entry import Entry
+
+_MAGIC = b"\x7fELF"
+_BUFFER = 1 << 20
+# A larger object is hashed like any file but not looked into: memory must not follow the size of a file.
+LARGEST = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """One ELF file and the names of the libraries it asks the loader for."""
+
+    path: str
+    needed: tuple[str, ...]
+    rpath: str = ""
+    runpath: str = ""
+
+    def as_json(self) -> JSON:
+        """For a record."""
+        return {"path": self.path, "needed": list(self.needed), "rpath": self.rpath, "runpath": self.runpath}
+
+
+def read_object(entry: Entry, head: bytes, content: BinaryIO) -> tuple[ObjectFacts | None, Iterable[bytes]]:
+    """Return the facts of a file that starts with `head`, if it is ELF, and the blocks that follow `head`."""
+    if not head.startswith(_MAGIC) or entry.size > LARGEST:
+        return None, _blocks(content)
+    rest = list(_blocks(content))
+    try:
+        facts = inspect(b"".join((head, *rest)))
+        found = ObjectFacts(
+            path=entry.path.decode(),
+            needed=tuple(name.decode() for name in facts.needed),
+            rpath=facts.rpath.decode(),
+            runpath=facts.runpath.decode(),
+        )
+    except (UsageError, UnicodeDecodeError):
+        # Data that looks like ELF, or an object that no loader would take: a file like any other.
+        return None, rest
+    return found if found.needed else None, rest
+
+
+def _blocks(content: BinaryIO) -> Iterator[bytes]:
+    while block := content.read(_BUFFER):
+        yield block

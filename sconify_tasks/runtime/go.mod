@@ -1,0 +1,3 @@
+module sconify.local/runtime
+
+go 1.24

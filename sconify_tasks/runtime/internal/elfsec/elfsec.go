@@ -1,0 +1,154 @@
+// Package elfsec reads what the runtime needs of an ELF file: sections by name, loadable segments, the interpreter.
+//
+// The standard library's debug/elf decodes; this package bounds every size against the file, because the input is
+// whatever the image's owner or its attacker put there.
+package elfsec
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Header-field offsets (ELF64) that appending sections changes; measured as zero.
+const (
+	ShoffAt, ShoffSize       = 0x28, 8
+	ShnumAt, ShnumSize       = 0x3C, 2
+	ShstrndxAt, ShstrndxSize = 0x3E, 2
+)
+
+const maxInterpreter = 4096
+
+// File is an open ELF file.
+type File struct {
+	*elf.File
+	reader io.ReaderAt
+	size   int64
+}
+
+// Open decodes the headers of an ELF file of the given size.
+func Open(reader io.ReaderAt, size int64) (file *File, err error) {
+	// debug/elf is hardened against hostile headers, not proven: a panic on one is a refusal, not a crash.
+	defer func() {
+		if problem := recover(); problem != nil {
+			file, err = nil, fmt.Errorf("not a readable ELF file: %v", problem)
+		}
+	}()
+	decoded, err := elf.NewFile(io.NewSectionReader(reader, 0, size))
+	if err != nil {
+		return nil, fmt.Errorf("not a readable ELF file: %w", err)
+	}
+	if decoded.Class != elf.ELFCLASS64 || decoded.Data != elf.ELFDATA2LSB {
+		return nil, errors.New("not a 64-bit little-endian ELF file")
+	}
+	return &File{File: decoded, reader: reader, size: size}, nil
+}
+
+// Section returns the bytes of the one section with this name as a reader, or nil if there is none.
+func (f *File) Section(name string) (*io.SectionReader, error) {
+	var found *elf.Section
+	for _, section := range f.Sections {
+		if section.Name != name {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("two sections named %s", name)
+		}
+		found = section
+	}
+	if found == nil {
+		return nil, nil
+	}
+	offset, size := int64(found.Offset), int64(found.FileSize)
+	if found.Type != elf.SHT_PROGBITS || offset < 0 || size < 0 || offset > f.size || size > f.size-offset {
+		return nil, fmt.Errorf("section %s does not lie in the file", name)
+	}
+	return io.NewSectionReader(f.reader, offset, size), nil
+}
+
+// Segment is one loadable segment.
+type Segment struct {
+	Offset, FileSize   uint64
+	Address, Memory    uint64
+	Read, Write, Exec  bool
+	ProgramHeaderIndex int
+}
+
+// Segments returns the loadable segments in the order of the program headers.
+func (f *File) Segments() ([]Segment, error) {
+	var segments []Segment
+	for index, program := range f.Progs {
+		if program.Type != elf.PT_LOAD {
+			continue
+		}
+		if program.Off > uint64(f.size) || program.Filesz > uint64(f.size)-program.Off || program.Filesz > program.Memsz ||
+			program.Vaddr+program.Memsz < program.Vaddr {
+			return nil, fmt.Errorf("segment %d does not lie in the file", index)
+		}
+		segments = append(segments, Segment{
+			Offset: program.Off, FileSize: program.Filesz, Address: program.Vaddr, Memory: program.Memsz,
+			Read: program.Flags&elf.PF_R != 0, Write: program.Flags&elf.PF_W != 0, Exec: program.Flags&elf.PF_X != 0,
+			ProgramHeaderIndex: index,
+		})
+	}
+	if len(segments) == 0 {
+		return nil, errors.New("no loadable segment")
+	}
+	return segments, nil
+}
+
+// ReadSegment returns the bytes of a segment in the file, with the header fields that appending sections changes set to zero.
+func (f *File) ReadSegment(segment Segment) ([]byte, error) {
+	content := make([]byte, segment.FileSize)
+	if _, err := f.reader.ReadAt(content, int64(segment.Offset)); err != nil {
+		return nil, err
+	}
+	for _, field := range [...][2]uint64{{ShoffAt, ShoffSize}, {ShnumAt, ShnumSize}, {ShstrndxAt, ShstrndxSize}} {
+		for at := field[0]; at < field[0]+field[1]; at++ {
+			if at >= segment.Offset && at-segment.Offset < segment.FileSize {
+				content[at-segment.Offset] = 0
+			}
+		}
+	}
+	return content, nil
+}
+
+// Interpreter returns the path of PT_INTERP, or "" for a program without one.
+func (f *File) Interpreter() (string, error) {
+	for _, program := range f.Progs {
+		if program.Type != elf.PT_INTERP {
+			continue
+		}
+		if program.Filesz < 2 || program.Filesz > maxInterpreter {
+			return "", errors.New("PT_INTERP has no sensible length")
+		}
+		text := make([]byte, program.Filesz)
+		if _, err := f.reader.ReadAt(text, int64(program.Off)); err != nil {
+			return "", fmt.Errorf("PT_INTERP: %w", err)
+		}
+		path, _, terminated := bytes.Cut(text, []byte{0})
+		if !terminated || len(path) == 0 || path[0] != '/' {
+			return "", errors.New("PT_INTERP is not an absolute path")
+		}
+		return string(path), nil
+	}
+	return "", nil
+}
+
+// InterpreterHeader returns the file offset of the PT_INTERP program header, or -1.
+func (f *File) InterpreterHeader() int64 {
+	header := make([]byte, 64)
+	if _, err := f.reader.ReadAt(header, 0); err != nil {
+		return -1
+	}
+	phoff := int64(f.ByteOrder.Uint64(header[32:]))
+	phentsize := int64(f.ByteOrder.Uint16(header[54:]))
+	for index, program := range f.Progs {
+		if program.Type == elf.PT_INTERP {
+			return phoff + int64(index)*phentsize
+		}
+	}
+	return -1
+}

@@ -1,0 +1,60 @@
+"""What the user selects of the native image, with the symlinks of the image resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sconify_tasks.errors import UsageError
+from sconify_tasks.fspf.regions import Regions
+from sconify_tasks.image.entry import Kind
+from sconify_tasks.image.paths import shown
+from sconify_tasks.image.resolve import resolve_path
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.protection import region_table
+
+OPTIONS = frozenset({"dir", "plain", "plain-file", "host-path"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Resolved paths by class, and the symlinks (path to target) that were passed on the way to them."""
+
+    encrypted: frozenset[bytes]
+    plain: frozenset[bytes]
+    host: frozenset[bytes]
+    links: Mapping[bytes, bytes]
+
+    def regions(self, authenticated: Iterable[bytes] = ()) -> Regions:
+        """The regions that follow; `authenticated` is what the tool protects by itself."""
+        return region_table(encrypted=self.encrypted, plain=self.plain, host=self.host, authenticated=authenticated)
+
+
+def select(native: SourceImage, options: Mapping[str, Any]) -> Selection:
+    """Resolve the options of `OPTIONS`. UsageError names a path that is not there, or is not what the option wants."""
+    links: dict[bytes, bytes] = {}
+    plain = _resolve(native, options, "plain", {Kind.DIR}, links)
+    return Selection(
+        encrypted=frozenset(_resolve(native, options, "dir", {Kind.DIR}, links)),
+        plain=frozenset(plain | _resolve(native, options, "plain-file", {Kind.FILE}, links)),
+        host=frozenset(path.encode() for path in options["host-path"]),
+        links=links,
+    )
+
+
+def _resolve(
+    native: SourceImage, options: Mapping[str, Any], option: str, kinds: set[Kind], links: dict[bytes, bytes]
+) -> set[bytes]:
+    found = set()
+    for path in options[option]:
+        try:
+            resolved = resolve_path(native, path.encode())
+        except UsageError as error:
+            raise UsageError(f"--{option}={path}: {error.message}", hint=f"name a path that exists in {native.name}") from None
+        if resolved.entry.kind not in kinds:
+            wanted = "directory" if Kind.DIR in kinds else "regular file"
+            raise UsageError(f"--{option}={path} is no {wanted} in {native.name}", hint=f"it is {shown(resolved.path)}")
+        links.update({link.path: link.target for link in resolved.links})
+        found.add(resolved.path)
+    return found

@@ -1,0 +1,237 @@
+"""The verdict over a quote: is it genuine, of which enclave, and is its platform good enough.
+
+`dcap-qvl` decides about production quotes, under its strict policy plus what is explicitly tolerated. It refuses every
+DEBUG quote and has no switch for that, so `debug_quote` checks those, and only where debug mode is tolerated. What the
+library leaves to its caller is checked here, for both. Measurements and report data are the caller's to compare: a
+verified quote says who speaks, not that it is the right one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sconify_tasks.errors import UsageError
+from sconify_tasks.sgx.collateral import Collateral
+from sconify_tasks.sgx.quote import INIT, MODE64BIT, Quote, QuoteError, ReportBody, parse_quote
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+ALL_ADVISORIES = "*"
+SIMULATED = "SIMULATED"
+CHAIN_LENGTH = 3
+
+# What each TCB status (PCS API v4, `tcbStatus`) needs the session to tolerate. A status that is not listed is refused.
+_NEEDS: dict[str, frozenset[str]] = {
+    "UpToDate": frozenset(),
+    "SWHardeningNeeded": frozenset({"software-hardening-needed"}),
+    "ConfigurationNeeded": frozenset({"insecure-configuration"}),
+    "ConfigurationAndSWHardeningNeeded": frozenset({"insecure-configuration", "software-hardening-needed"}),
+    "OutOfDate": frozenset({"outdated-tcb"}),
+    "OutOfDateConfigurationNeeded": frozenset({"outdated-tcb", "insecure-configuration"}),
+}
+_NO_LIMIT = 100 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotePolicy:
+    """What is tolerated. `tolerate` and `ignore_advisories` are spelled as in a session; the default tolerates nothing."""
+
+    allow_debug: bool = False
+    tolerate: frozenset[str] = frozenset()
+    ignore_advisories: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The platform's state as its manufacturer describes it."""
+
+    status: str
+    advisories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedQuote:
+    """A report whose signatures hold up to a trusted root. `simulated`: that root is of a software platform."""
+
+    report: ReportBody
+    verdict: Verdict
+    simulated: bool
+
+
+def load_roots(pem: str | bytes) -> tuple[bytes, ...]:
+    """Read trusted roots (DER each) from PEM text. UsageError for anything that is not a self-signed CA certificate."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    data = pem.encode() if isinstance(pem, str) else pem
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+        for certificate in certificates:
+            certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise UsageError(f"not a root certificate: {error or 'it is not self-signed'}", hint="expected PEM text") from error
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
+
+
+def verify_quote(
+    data: bytes,
+    collateral: Collateral,
+    roots: tuple[bytes, ...],
+    now: datetime,
+    policy: QuotePolicy,
+) -> VerifiedQuote:
+    """Check a quote against trusted roots (DER). Raises QuoteError, whose `code` is one of:
+
+    `malformed`, `not-initialised`, `debug`, `untrusted-root`, `collateral`, `invalid` (a signature, chain, date or
+    revocation) and `tcb` (genuine, but its platform's state is not tolerated).
+    """
+    quote = parse_quote(data)
+    _check_attributes(quote.report, "report")
+    _check_attributes(quote.qe_report, "quoting enclave's report")
+    root = trusted_root(quote, roots)
+    simulated = is_simulated(root)
+    if (quote.report.debug or simulated) and not policy.allow_debug:
+        raise _debug_refused(debug=quote.report.debug, simulated=simulated)
+    _check_collateral(quote, collateral, now)
+    if quote.report.debug:
+        from sconify_tasks.sgx.debug_quote import verify_debug_quote
+
+        verdict = verify_debug_quote(quote, collateral, root, now)
+        _check_tcb(verdict, policy)
+    else:
+        verdict = _verify_production_quote(data, collateral, root, now, policy)
+    return VerifiedQuote(report=quote.report, verdict=verdict, simulated=simulated)
+
+
+def trusted_root(quote: Quote, roots: tuple[bytes, ...]) -> bytes:
+    """The root (DER) that the quote's own chain ends in, if it is one of `roots`."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    claimed = load_chain(quote.pck_chain, length=CHAIN_LENGTH, what="PCK")[-1]
+    der = claimed.public_bytes(Encoding.DER)
+    if der not in roots:
+        name = claimed.subject.rfc4514_string()
+        raise QuoteError(
+            f"the quote's root is not trusted: {name[:120]!r}",
+            code="untrusted-root",
+            hint="if you trust that platform, add its root (sconify-cas root prints a simulated one's)",
+        )
+    return der
+
+
+def is_simulated(root: bytes) -> bool:
+    """Whether a root (DER) calls itself simulated. Such a root counts as debug, whatever a quote below it says."""
+    from cryptography import x509
+
+    return SIMULATED in x509.load_der_x509_certificate(root).subject.rfc4514_string()
+
+
+def load_chain(pem: str | bytes, *, length: int, what: str) -> list[x509.Certificate]:
+    """Read a PEM chain of exactly `length` certificates. Quotes of real platforms end theirs with a zero byte."""
+    from cryptography import x509
+
+    data = (pem.encode() if isinstance(pem, str) else pem).rstrip(b"\0")
+    try:
+        chain = x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise QuoteError(f"the {what} chain can't be read: {error}", code="invalid") from error
+    if len(chain) != length:
+        raise QuoteError(f"the {what} chain has {len(chain)} certificates where {length} were expected", code="invalid")
+    return chain
+
+
+def _check_attributes(report: ReportBody, what: str) -> None:
+    if not report.flags & INIT:
+        raise QuoteError(f"the {what} is of an enclave that was never initialised", code="not-initialised")
+    if not report.flags & MODE64BIT:
+        raise QuoteError(f"the {what} is not of a 64-bit enclave", code="not-initialised")
+
+
+def _debug_refused(*, debug: bool, simulated: bool) -> QuoteError:
+    what = " and ".join(["is of a DEBUG enclave"] * debug + ["comes from a SIMULATED platform"] * simulated)
+    return QuoteError(
+        f"debug mode is not tolerated: the quote {what}, which does not protect the program from its host",
+        code="debug",
+        hint="to accept that for tests, tolerate debug-mode in the session: build with --allow-debug-mode",
+    )
+
+
+def _check_collateral(quote: Quote, collateral: Collateral, now: datetime) -> None:
+    """What dcap-qvl leaves unchecked: the version of the TCB info, its PCE, and CRLs that are not valid yet."""
+    import dcap_qvl
+    from cryptography import x509
+
+    try:
+        tcb_info: Any = json.loads(collateral.tcb_info)
+        version, pce_id = tcb_info["version"], bytes.fromhex(tcb_info["pceId"])
+        crls = [x509.load_der_x509_crl(crl) for crl in (collateral.root_ca_crl, collateral.pck_crl)]
+        platform = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0"))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise QuoteError(f"collateral or PCK certificate can't be read: {error}", code="collateral") from error
+    if version != 3:  # noqa: PLR2004 - PCS API v4 calls it version 3
+        raise QuoteError(f"TCB info of version {version!r} where 3 was expected", code="collateral")
+    if platform.pce_id != pce_id:
+        raise QuoteError("the TCB info is for another provisioning enclave (PCE-ID)", code="collateral")
+    if any(crl.last_update_utc > now for crl in crls):
+        raise QuoteError("a revocation list is not valid yet", code="collateral", hint="check the clock")
+
+
+def _verify_production_quote(data: bytes, collateral: Collateral, root: bytes, now: datetime, policy: QuotePolicy) -> Verdict:
+    import dcap_qvl
+
+    seconds = int(now.timestamp())
+    verifier = dcap_qvl.QuoteVerifier(root)
+    try:
+        bundle = dcap_qvl.QuoteCollateralV3.from_json(collateral.to_json())
+        claims = json.loads(
+            verifier.verify_with_policy(data, bundle, seconds, dcap_qvl.QuotePolicy.claims_only(seconds)).to_json()
+        )
+        verdict = Verdict(status=claims["tcb"]["status"], advisories=tuple(claims["tcb"]["advisory_ids"]))
+    except (ValueError, TypeError, OverflowError, KeyError) as error:
+        raise QuoteError(f"the quote does not verify: {error}", code="invalid") from error
+    _check_tcb(verdict, policy)
+    try:
+        # Again under the strict policy: it also refuses what no status shows (cached keys, dynamic platforms, SMT).
+        verifier.verify_with_policy(data, bundle, seconds, _library_policy(seconds, policy))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise QuoteError(f"the platform's state is not tolerated: {error}", code="tcb") from error
+    return verdict
+
+
+def _library_policy(seconds: int, policy: QuotePolicy) -> Any:
+    import dcap_qvl
+
+    strict = dcap_qvl.QuotePolicy.strict(seconds)
+    for status, needs in _NEEDS.items():
+        if needs and needs <= policy.tolerate:
+            strict = strict.allow_status(status)
+    if "outdated-tcb" in policy.tolerate:
+        # Without a grace period the library refuses what was just allowed.
+        strict = strict.platform_grace_period(_NO_LIMIT).qe_grace_period(_NO_LIMIT)
+    return strict.allow_smt("hyperthreading" in policy.tolerate)
+
+
+def _check_tcb(verdict: Verdict, policy: QuotePolicy) -> None:
+    """One rule for both verifiers: every need of the status is tolerated, every advisory is ignored by name."""
+    needs = _NEEDS.get(verdict.status)
+    if needs is None:
+        raise QuoteError(f"the platform's TCB status is {verdict.status}", code="tcb")
+    if missing := sorted(needs - policy.tolerate):
+        raise QuoteError(
+            f"the platform's TCB status is {verdict.status}, and the session does not tolerate {', '.join(missing)}",
+            code="tcb",
+            hint="update the platform, or build with --allow-tcb-vulnerabilities",
+        )
+    if ALL_ADVISORIES in policy.ignore_advisories:
+        return
+    if open_advisories := sorted(set(verdict.advisories) - policy.ignore_advisories):
+        raise QuoteError(
+            f"security advisories apply to the platform: {', '.join(open_advisories)}",
+            code="tcb",
+            hint="update the platform, or list them under ignore_advisories",
+        )

@@ -1,0 +1,153 @@
+"""binary: which ELF file is sconified, and that the native command starts it.
+
+The original ELF becomes a blob of its own unless it lies under a protected directory: then it is a protected file like
+any other, and only its digest travels in the sconified ELF.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO
+
+from sconify_cache.digest import Digest
+from sconify_tasks.elf import ElfFacts, inspect, require_architecture
+from sconify_tasks.errors import UsageError
+from sconify_tasks.fspf.regions import Protection
+from sconify_tasks.image.entry import Kind
+from sconify_tasks.image.resolve import Resolved, resolve_path
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.policy.command import split
+from sconify_tasks.policy.environment import service_environment
+from sconify_tasks.policy.shell_form import native_command
+from sconify_tasks.selection import OPTIONS, select
+from sconify_tasks.services import detect
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_BUFFER = 1 << 20
+_LARGEST = 4 << 30
+
+
+def run(context: Context) -> Outputs:
+    """Yield the binary's place, digest and ELF facts, the links that lead to it, and the command's words."""
+    native = context.native()
+    config = context.load("config")
+    path_variable = _path_variable(config, context)
+    found = _find(native, str(context.options["binary"]), path_variable, config["workdir"], "--binary")
+    words = _command(context, config)
+    program = _find(native, words[0], path_variable, config["workdir"], "the command's first word")
+    if program.path != found.path:
+        raise UsageError(
+            f"the command starts {words[0]} ({_text(program.path)}), and --binary is {_text(found.path)}",
+            hint="name the program that is to be protected in both: --binary=PATH and --command='PROGRAM ARGUMENTS'",
+        )
+    protected = select(native, context.options).regions().protection(found.path) is Protection.ENCRYPTED
+    blobs, digest, size, facts = _read(context, native, found, keep=not protected)
+    require_architecture(facts, config["architecture"], name=f"the binary {_text(found.path)}")
+    if not facts.is_pie and not context.options["disable-pie-check"]:
+        context.warn(f"{_text(found.path)} is not a position-independent executable (PIE): converted all the same")
+    links = _links(native, found, program, _text(found.path), context)
+    blobs["command"] = context.world.store.put(json.dumps(list(words)).encode(), private=True)
+    return Outputs(
+        blobs=blobs,
+        facts={
+            "path": _text(found.path),
+            "sha256": digest,
+            "size": size,
+            "mode": found.entry.mode & 0o777,
+            "protected": protected,
+            "architecture": config["architecture"],
+            "interpreter": facts.interpreter.decode(errors="replace"),
+            "static": facts.static,
+            "links": [[link, target] for link, target in sorted(links.items())],
+        },
+    )
+
+
+def _path_variable(config: Mapping[str, Any], context: Context) -> str:
+    environment = service_environment(config["env"], context.options["env"], generate_ld_library_path=False)
+    return environment.get("PATH") or _DEFAULT_PATH
+
+
+def _command(context: Context, config: Mapping[str, Any]) -> tuple[str, ...]:
+    given = context.options["command"]
+    return split(given) if given else native_command(config["entrypoint"], config["cmd"])
+
+
+def _find(native: SourceImage, name: str, path_variable: str, workdir: str, what: str) -> Resolved:
+    """Resolve a path, or a bare name along PATH, to a regular file of the image."""
+    if "/" in name:
+        candidates = [name if name.startswith("/") else f"{workdir.rstrip('/')}/{name}"]
+    else:
+        candidates = [f"{directory.rstrip('/')}/{name}" for directory in path_variable.split(":") if directory.startswith("/")]
+    for candidate in candidates:
+        try:
+            found = resolve_path(native, candidate.encode())
+        except UsageError:
+            continue
+        if found.entry.kind is Kind.FILE:
+            return found
+    where = "on the PATH of" if "/" not in name else "in"
+    raise UsageError(f"{what}: there is no file {name} {where} {native.name}", hint="name a program that the native image has")
+
+
+def _read(
+    context: Context, native: SourceImage, found: Resolved, *, keep: bool
+) -> tuple[dict[str, Digest], str, int, ElfFacts]:
+    """Hash the ELF and look into it; keep it as a blob where it is not protected."""
+    store = context.world.store
+    if found.entry.size > _LARGEST:
+        raise UsageError(f"the binary {_text(found.path)} has {found.entry.size} bytes", hint="4 GiB is the limit")
+    with store.scratch() as scratch, native.walk([found.path]) as stream:
+        _, content = next(stream)
+        assert content is not None
+        # What is protected waits in a file without a name: it is gone with the process, whatever ends it.
+        with (scratch / "elf").open("w+b") if keep else TemporaryFile(dir=scratch) as copy:
+            digest, size = _copy(content, copy)
+            copy.flush()
+            facts = inspect(Path(f"/proc/self/fd/{copy.fileno()}"), name=f"the binary {_text(found.path)}")
+        blobs = {"elf": store.adopt(scratch / "elf")} if keep else {}
+    return blobs, digest, size, facts
+
+
+def _copy(content: BinaryIO, out: IO[bytes]) -> tuple[str, int]:
+    hasher, size = hashlib.sha256(), 0
+    while block := content.read(_BUFFER):
+        hasher.update(block)
+        out.write(block)
+        size += len(block)
+    return hasher.hexdigest(), size
+
+
+def _links(native: SourceImage, found: Resolved, program: Resolved, path: str, context: Context) -> dict[str, str]:
+    """Symlinks by which the program is known: those on the way to it, and the service's usual one."""
+    links = {_text(link.path): _text(link.target) for link in (*found.links, *program.links)}
+    service = None if context.options["disable-binary-symlink-detection"] else detect(path)
+    for link in service.links if service else ():
+        entry = native.lstat(link)
+        if entry is None:
+            links.setdefault(link.decode(), path)
+        elif entry.kind is Kind.SYMLINK and resolve_path(native, link).path == found.path:
+            links.setdefault(link.decode(), _text(entry.target))
+    return links
+
+
+def _text(path: bytes) -> str:
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"the name of the binary is not UTF-8: {path!r}", hint="rename it in the native image") from None
+
+
+STEP = Step(
+    name="binary",
+    version=1,
+    run=run,
+    inputs={"native": "external.native", "config": "inspect.config"},
+    reads=OPTIONS | {"binary", "command", "disable-binary-symlink-detection", "disable-pie-check", "env"},
+    secret=True,
+)

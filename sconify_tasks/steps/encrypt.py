@@ -1,0 +1,208 @@
+"""encrypt: the protected files as ciphertext, in one layer; unchanged ciphertext is copied from the previous layer.
+
+An executable's ciphertext lies under /fspf/x, and the stub stands at its path. The sconified binary's own path is left
+to the step that makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.fspf.entries import Flag, ManifestEntry
+from sconify_tasks.fspf.names import STUB_PATH, X_DIRECTORY, stored_path
+from sconify_tasks.fspf.regions import Protection
+from sconify_tasks.fspf.stream import seal_file, sealed_size
+from sconify_tasks.fspf.tree import decode_tree, encode_tree
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.paths import shown
+from sconify_tasks.image.tar_write import Content, FileRange
+from sconify_tasks.layers import StoredLayer, store_layer
+from sconify_tasks.protection import regions_from_facts
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+_EXECUTE = 0o111
+_IN_MEMORY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """Where a file's ciphertext lies now, and the salt that its key was made from."""
+
+    salt: bytes
+    content: FileRange
+
+
+@dataclass(slots=True, kw_only=True)
+class Sealer:
+    """Encrypts to one scratch file, and remembers by content id what is already encrypted."""
+
+    key: bytes
+    path: Path
+    known: dict[bytes, Sealed] = field(default_factory=dict)
+    encrypted: int = 0
+
+    def seal(self, content_id: bytes, entry: Entry, content: BinaryIO, out: BinaryIO) -> None:
+        """Append the ciphertext of `content` to `out`."""
+        start = out.tell()
+        sealed = seal_file(self.key, content)
+        for chunk in sealed.chunks:
+            out.write(chunk)
+        if sealed.size != entry.size:
+            raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
+        length = out.tell() - start
+        self.known[content_id] = Sealed(salt=sealed.salt, content=FileRange(path=self.path, offset=start, length=length))
+        self.encrypted += entry.size
+
+
+def run(context: Context) -> Outputs:
+    """Yield the ciphertext layer, the manifest entries of everything in it, and an index for the next time."""
+    store = context.world.store
+    regions = regions_from_facts(context.fact("regions"))
+    wanted = [entry for entry in decode_tree(store.get(context.blob("tree"))) if regions.protection(entry.path) is Protection.ENCRYPTED]
+    if not wanted:
+        return Outputs(blobs={"entries": store.put(encode_tree([]), private=True)}, facts={"layer": None, "encrypted": 0})
+    with store.scratch() as scratch:
+        sealer = Sealer(key=context.fspf_key(), path=scratch / "ciphertext", known=_known(context))
+        _seal_missing(context, sealer, wanted, scratch)
+        entries = [_manifest_entry(entry, sealer, main=context.text("binary")) for entry in wanted]
+        layer = store_layer(store, _layer_items(context, entries, wanted, sealer))
+    index = _index(wanted, entries, layer, sealer.key)
+    return Outputs(
+        blobs={
+            "layer": layer.blob,
+            "entries": store.put(encode_tree([replace(entry, protection=Protection.NONE) for entry in entries]), private=True),
+            "index": store.put(json.dumps(index, sort_keys=True).encode(), private=True),
+        },
+        facts={"layer": {"diff_id": layer.diff_id, "size": layer.size}, "encrypted": sealer.encrypted},
+    )
+
+
+def _known(context: Context) -> dict[bytes, Sealed]:
+    """What the previous layer of this image holds under the same key; empty where anything of it is gone."""
+    previous, store = context.previous, context.world.store
+    if previous is None or not {"layer", "index"} <= previous.blobs.keys():
+        return {}
+    if not store.has(previous.blobs["layer"]) or not store.has(previous.blobs["index"]):
+        return {}
+    index: dict[str, Any] = json.loads(store.get(previous.blobs["index"]))
+    if index["key_id"] != context.text("key_id"):
+        return {}
+    path = store.path(previous.blobs["layer"])
+    return {
+        bytes.fromhex(content_id): Sealed(
+            salt=bytes.fromhex(salt), content=FileRange(path=path, offset=offset, length=sealed_size(size))
+        )
+        for content_id, (salt, offset, size) in index["files"].items()
+    }
+
+
+def _seal_missing(context: Context, sealer: Sealer, wanted: list[ManifestEntry], scratch: Path) -> None:
+    """Encrypt what no earlier layer has, each content once, in one walk of the native image."""
+    missing: dict[bytes, bytes] = {}
+    for entry in wanted:
+        if entry.meta.kind is Kind.FILE and entry.content not in sealer.known:
+            missing.setdefault(entry.content, entry.path)
+    by_path = {path: content_id for content_id, path in missing.items()}
+    with (scratch / "ciphertext").open("wb") as out, context.native().walk(sorted(by_path)) as stream:
+        for entry, content in stream:
+            content_id = by_path.pop(entry.path, None)
+            if content_id is None:
+                continue
+            assert content is not None
+            with _seekable(entry, content) as readable:
+                sealer.seal(content_id, entry, readable, out)
+    if by_path:
+        raise SconifyError(f"{shown(min(by_path))} is gone from the native image", hint="build again when nothing writes to it")
+
+
+class _seekable:  # noqa: N801 - a context manager that reads as a function
+    """The content, from a stream that can be read twice: plaintext waits in an unnamed file at most."""
+
+    def __init__(self, entry: Entry, content: BinaryIO) -> None:
+        self._entry, self._content, self._stack = entry, content, ExitStack()
+
+    def __enter__(self) -> BinaryIO:
+        import shutil
+        import tempfile
+
+        if self._entry.size <= _IN_MEMORY or self._content.seekable():
+            return self._content
+        copy = self._stack.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(self._content, copy, 1 << 20)
+        copy.seek(0)
+        return copy  # type: ignore[return-value]
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+
+def _manifest_entry(entry: ManifestEntry, sealer: Sealer, *, main: str) -> ManifestEntry:
+    """The entry with its salt in the place of the content id."""
+    if entry.meta.kind is not Kind.FILE:
+        return replace(entry, protection=Protection.ENCRYPTED)
+    flags = entry.flags | (Flag.STORED_X if entry.meta.mode & _EXECUTE else Flag(0))
+    if entry.path == main.encode():
+        flags |= Flag.MAIN | Flag.STORED_X
+    salt = sealer.known[entry.content].salt
+    return replace(entry, protection=Protection.ENCRYPTED, flags=flags, content=salt)
+
+
+def _layer_items(
+    context: Context, entries: list[ManifestEntry], wanted: list[ManifestEntry], sealer: Sealer
+) -> Iterator[tuple[Entry, Content]]:
+    """Ciphertext at its place, stubs, and every other kind of entry as it is."""
+    stub = context.world.runtime(context.text("architecture"))
+    stored: set[bytes] = set()
+    executables = False
+    for entry, original in zip(entries, wanted, strict=True):
+        if entry.meta.kind is not Kind.FILE:
+            yield replace(entry.meta, hardlink=b""), None
+            continue
+        content = sealer.known[original.content].content
+        place = stored_path(sealer.key, entry)
+        if entry.flags & Flag.STORED_X:
+            executables = True
+            if not entry.flags & Flag.MAIN:
+                yield Entry(path=entry.path, kind=Kind.FILE, mode=0o755, hardlink=STUB_PATH), None
+            if place not in stored:
+                stored.add(place)
+                yield Entry(path=place, kind=Kind.FILE, mode=0o644, size=content.length), content
+        else:
+            yield replace(entry.meta, size=content.length, hardlink=b"", xattrs=()), content
+    if executables:
+        yield Entry(path=X_DIRECTORY, kind=Kind.DIR, mode=0o755), None
+        size = stub.stat().st_size
+        yield Entry(path=STUB_PATH, kind=Kind.FILE, mode=0o755, size=size), FileRange(path=stub, length=size)
+
+
+def _index(wanted: list[ManifestEntry], entries: list[ManifestEntry], layer: StoredLayer, key: bytes) -> Mapping[str, Any]:
+    files = {
+        original.content.hex(): (entry.content.hex(), layer.offsets[stored_path(key, entry)], entry.meta.size)
+        for original, entry in zip(wanted, entries, strict=True)
+        if entry.meta.kind is Kind.FILE
+    }
+    from sconify_tasks.keys import key_id
+
+    return {"key_id": key_id(key), "files": files}
+
+
+STEP = Step(
+    name="encrypt",
+    version=1,
+    run=run,
+    inputs={
+        "tree": "files.tree",
+        "regions": "files.regions",
+        "binary": "binary.path",
+        "architecture": "binary.architecture",
+        "runtime": "external.runtime",
+        "key_id": "external.fspf_key_id",
+    },
+    secret=True,
+)

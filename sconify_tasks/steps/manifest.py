@@ -1,0 +1,55 @@
+"""manifest: regions and entries, sealed under the image's key, in a layer of their own; the tag that pins it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sconify_tasks.fspf.entries import ManifestEntry
+from sconify_tasks.fspf.manifest import Manifest, fspf_tag, seal_manifest
+from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH
+from sconify_tasks.fspf.regions import Protection, Regions
+from sconify_tasks.fspf.tree import decode_tree
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.layers import store_layer
+from sconify_tasks.protection import regions_from_facts
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield the sealed manifest's layer, its tag, and the manifest itself for the image's last check."""
+    store = context.world.store
+    regions = regions_from_facts(context.fact("regions"))
+    merged = {entry.path: entry for entry in decode_tree(store.get(context.blob("copied")))}
+    # A directory that is pinned for what lies below it may itself be protected: its own class goes first.
+    merged |= {entry.path: entry for entry in decode_tree(store.get(context.blob("encrypted")))}
+    entries = tuple(_classed(merged[path], regions) for path in sorted(merged))
+    sealed = seal_manifest(context.fspf_key(), Manifest(regions=regions, entries=entries))
+    directory = Entry(path=FSPF_DIRECTORY, kind=Kind.DIR, mode=0o755)
+    file = Entry(path=MANIFEST_PATH, kind=Kind.FILE, mode=0o644, size=len(sealed))
+    layer = store_layer(store, [(directory, None), (file, sealed)])
+    return Outputs(
+        blobs={"layer": layer.blob},
+        facts={"layer": {"diff_id": layer.diff_id, "size": layer.size}, "tag": fspf_tag(sealed).hex(), "entries": len(entries)},
+    )
+
+
+def _classed(entry: ManifestEntry, regions: Regions) -> ManifestEntry:
+    """An entry with its region's class; a file outside of every protected region is authenticated."""
+    protection = regions.protection(entry.path)
+    if entry.meta.kind is Kind.FILE:
+        protection = protection or Protection.AUTHENTICATED
+    return replace(entry, protection=protection)
+
+
+STEP = Step(
+    name="manifest",
+    version=1,
+    run=run,
+    inputs={
+        "encrypted": "encrypt.entries",
+        "copied": "copy.entries",
+        "regions": "files.regions",
+        "key_id": "external.fspf_key_id",
+    },
+    secret=True,
+)

@@ -1,0 +1,63 @@
+"""policy: the session's text. Private: it holds the key, the command and the environment."""
+
+from __future__ import annotations
+
+from sconify_tasks.fspf.names import MANIFEST_PATH
+from sconify_tasks.policy.environment import service_environment
+from sconify_tasks.policy.model import MrEnclave, SessionName
+from sconify_tasks.policy.render import SessionParameters, render
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield the session as text, in the documented shape."""
+    options = context.options
+    config = context.load("config")
+    environment = service_environment(
+        config["env"],
+        options["env"],
+        copy_native=not options["disable-copy-envvars"],
+        generate_ld_library_path=not options["disable-ld-library-path-in-session"],
+    )
+    parameters = SessionParameters(
+        name=SessionName(context.text("session")),
+        service=options["service-name"],
+        mrenclaves=(MrEnclave(context.text("mrenclave")),),
+        command=tuple(context.load("command")),
+        environment=environment,
+        pwd=config["workdir"],
+        fspf_key=context.fspf_key().hex(),
+        fspf_tag=context.text("tag"),
+        fspf_path=MANIFEST_PATH.decode(),
+        allow_tcb_vulnerabilities=options["allow-tcb-vulnerabilities"],
+        allow_debug_mode=options["allow-debug-mode"],
+        attested=not options["disable-session-security-attestation"],
+    )
+    return Outputs(blobs={"session": context.world.store.put(render(parameters).encode(), private=True)})
+
+
+STEP = Step(
+    name="policy",
+    version=1,
+    run=run,
+    inputs={
+        "config": "inspect.config",
+        "command": "binary.command",
+        "mrenclave": "sign.mrenclave",
+        "tag": "manifest.tag",
+        "session": "external.session",
+        "key_id": "external.fspf_key_id",
+    },
+    reads=frozenset(
+        {
+            "env",
+            "service-name",
+            "disable-copy-envvars",
+            "disable-ld-library-path-in-session",
+            "allow-tcb-vulnerabilities",
+            "allow-debug-mode",
+            "disable-session-security-attestation",
+        }
+    ),
+    secret=True,
+)

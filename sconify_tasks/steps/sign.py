@@ -1,0 +1,58 @@
+"""sign: the measured config, MRENCLAVE over it, and SIGSTRUCT over that."""
+
+from __future__ import annotations
+
+import datetime
+
+from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
+from sconify_tasks.sgx.sgxs import measure
+from sconify_tasks.sgx.signer import debug_signer
+from sconify_tasks.sgx.sigstruct import build_sigstruct
+from sconify_tasks.steps.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield MRENCLAVE, the config's pages and the SIGSTRUCT."""
+    options = context.options
+    pin = context.fact("pin")
+    config = MeasuredConfig(
+        heap=options["heap"],
+        stack=options["stack"],
+        dlopen=int(options["dlopen"]),
+        fork=int(options["fork"]),
+        mprotect=int(options["mprotect"]),
+        threads=options["threads"],
+        binary=MeasuredBinary(
+            path=context.text("path"),
+            sha256=context.text("sha256"),
+            size=int(str(context.fact("size"))),
+            protected=bool(context.fact("protected")),
+        ),
+        cas_spki=None if pin is None else str(pin),
+    )
+    mrenclave = measure(context.world.runtime(context.text("architecture")), config)
+    date = datetime.datetime.fromtimestamp(int(str(context.fact("epoch"))), tz=datetime.UTC)
+    sigstruct = build_sigstruct(mrenclave, debug_signer(), debug=True, date=int(date.strftime("%Y%m%d")))
+    store = context.world.store
+    return Outputs(
+        blobs={"config": store.put(config.encode()), "sigstruct": store.put(sigstruct)},
+        facts={"mrenclave": str(mrenclave)},
+    )
+
+
+STEP = Step(
+    name="sign",
+    version=1,
+    run=run,
+    inputs={
+        "path": "binary.path",
+        "sha256": "binary.sha256",
+        "size": "binary.size",
+        "protected": "binary.protected",
+        "architecture": "binary.architecture",
+        "runtime": "external.runtime",
+        "pin": "cas.pin",
+        "epoch": "external.epoch",
+    },
+    reads=frozenset({"heap", "stack", "dlopen", "fork", "mprotect", "threads"}),
+)

@@ -1,0 +1,101 @@
+"""What every step of a run shares: the store, the action cache, keys, places, and doors to what lies outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sconify_cache.actions import ActionCache
+from sconify_cache.digest import Digest
+from sconify_cache.local import LocalStore, hash_stream
+from sconify_tasks.environment import Environment
+from sconify_tasks.errors import UnavailableError, UsageError
+from sconify_tasks.events import Stream
+from sconify_tasks.keys import Keys, load_root_key
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+RUNTIMES = Path(__file__).parent / "runtime" / "bin"
+
+
+@dataclass(kw_only=True)
+class World:
+    """One run's surroundings. Everything that costs something is opened when it is first used."""
+
+    environment: Environment
+    keys: Keys
+    store: LocalStore
+    actions: ActionCache
+    events: Stream = field(default_factory=Stream)
+    _docker: DockerClient | None = None
+
+    @property
+    def state(self) -> Path:
+        """The state folder: root key, CAS, simulated platform, local images."""
+        return self.environment.state
+
+    @property
+    def images(self) -> Path:
+        """The local OCI store: bare names, where no engine answers."""
+        return self.state / "images"
+
+    def runtime(self, architecture: str) -> Path:
+        """The runtime for an OCI architecture; UsageError where there is none."""
+        path = RUNTIMES / f"runtime-{architecture}"
+        if not path.is_file():
+            raise UsageError(f"there is no runtime for the architecture {architecture}", hint="amd64 and arm64 are supported")
+        return path
+
+    @cached_property
+    def runtimes_digest(self) -> str:
+        """BLAKE3 over all runtimes: another runtime is another toolchain."""
+        from blake3 import blake3
+
+        digests = []
+        for path in sorted(RUNTIMES.glob("runtime-*")):
+            with path.open("rb") as file:
+                digests.append(f"{path.name} {hash_stream(file)}\n")
+        return Digest(blake3("".join(digests).encode()).hexdigest())
+
+    def docker(self) -> DockerClient:
+        """A client of the engine that DOCKER_HOST names, or the local one; UnavailableError where none answers."""
+        if self._docker is None:
+            self._docker = _connect(self.environment)
+        return self._docker
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.actions.close()
+        if self._docker is not None:
+            self._docker.close()
+
+
+def open_world(
+    environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None
+) -> World:
+    """Open the world of a project. The state folder and the root key in it are made when there is none yet."""
+    root = load_root_key(environment.state, given=environment.root_key, file=root_key_file)
+    keys = Keys(root=root, project=project)
+    return World(
+        environment=environment,
+        keys=keys,
+        store=LocalStore(environment.cache / "store"),
+        actions=ActionCache(environment.cache / "actions", mac_key=keys.record_key()),
+        events=events,
+    )
+
+
+def _connect(environment: Environment) -> DockerClient:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(environment=dict(environment.variables))
+        client.ping()
+    except (DockerException, OSError) as error:
+        where = environment.docker_host or "unix:///var/run/docker.sock"
+        raise UnavailableError(f"no Docker Engine answers at {where}", hint="start it, or use oci: and dir: images") from error
+    return client
