@@ -55,7 +55,17 @@ def compile_runtime(root: Path) -> list[Path]:
     for architecture in ARCHITECTURES:
         output = target / f"runtime-{architecture}"
         subprocess.run(
-            [find_go(), "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", str(output), "./cmd/runtime"],
+            [
+                find_go(),
+                "build",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                "-s -w -buildid=",
+                "-o",
+                str(output),
+                "./cmd/runtime",
+            ],
             cwd=source,
             env=go_environment(architecture),
             check=True,

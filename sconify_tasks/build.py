@@ -14,12 +14,11 @@ from sconify_cache.digest import Digest
 from sconify_cache.explain import diff
 from sconify_cache.keys import Action, facts_digest, secret_id
 from sconify_cache.record import Record
-
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import StepFailed, StepFinished, StepStarted
-from sconify_tasks.image.source import SourceImage
+from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.options import Options, is_secret
-from sconify_tasks.steps.step import Context, Json, Outputs, Step, Value
+from sconify_tasks.step import Context, Json, Outputs, Step, Value
 from sconify_tasks.world import World
 
 
@@ -40,8 +39,9 @@ class Build:
     world: World
     steps: tuple[Step, ...]
     externals: Mapping[str, Callable[[], Json]]
-    native: Callable[[], SourceImage]
-    base: Callable[[], SourceImage]
+    native: OpenedSource
+    base: OpenedSource
+    fspf_key: Callable[[], bytes] = field(repr=False)
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
 
@@ -102,6 +102,11 @@ class Build:
             return ("never run",)
         return diff(latest.components, self.action(step).components) or ("what it made is gone or was changed",)
 
+    def close(self) -> None:
+        """Let go of the images that were opened."""
+        self.native.close()
+        self.base.close()
+
     @property
     def scope(self) -> str:
         """Where the last records of this image are filed: project and TO, not the image's place in a file."""
@@ -153,5 +158,6 @@ class Build:
             world=self.world,
             native=self.native,
             base=self.base,
+            fspf_key=self.fspf_key,
             previous=previous,
         )

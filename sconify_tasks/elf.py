@@ -34,6 +34,8 @@ _GO_BUILDINFO = b"\xff Go buildinf:"
 _GO_SEARCH = 32 << 20
 # e_shoff, e_shnum, e_shstrndx: without them pyelftools finds strings as the loader does, through the segments.
 _SECTION_TABLE = (range(0x28, 0x30), range(0x3C, 0x40))
+_TABLE_FIELDS = (range(0x28, 0x30), range(0x3A, 0x3C), range(0x3C, 0x3E))
+_HEADER_SIZE = 64
 
 
 class ForeignElfError(UsageError):
@@ -73,6 +75,19 @@ class LoadSegment:
     read: bool
     write: bool
     execute: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadImage:
+    """What the kernel maps. `file_places` are the file's ranges that only say where something lies in the file.
+
+    These are the section header table and the fields that lead to it, and offset and size in the file of every PT_LOAD:
+    appending sections or `strip` changes them, and nothing in memory depends on them.
+    """
+
+    entry: int
+    segments: tuple[LoadSegment, ...]
+    file_places: tuple[range, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +137,10 @@ def require_architecture(facts: ElfFacts, architecture: str, *, name: str = "the
         )
 
 
-def load_segments(source: bytes | Path, *, name: str = "the runtime") -> tuple[int, tuple[LoadSegment, ...]]:
-    """Entry point and the PT_LOAD headers that occupy memory, in the file's order; UsageError for a malformed file."""
+def load_image(source: bytes | Path, *, name: str = "the runtime") -> LoadImage:
+    """Return the PT_LOAD headers that occupy memory, in the file's order; UsageError for a malformed file."""
     with _parsed(source, name, blanked=_SECTION_TABLE) as (elf, stream):
-        return int(elf["e_entry"]), _loads(elf, stream)
+        return LoadImage(entry=int(elf["e_entry"]), segments=_loads(elf, stream), file_places=_file_places(elf, source))
 
 
 def sections(source: bytes | Path, *, name: str = "the binary") -> tuple[ElfSection, ...]:
@@ -174,13 +189,13 @@ def _open(path: Path, name: str) -> BinaryIO:
 
 
 def _identify(file: BinaryIO, name: str) -> None:
-    head = file.read(64)
+    head = file.read(_HEADER_SIZE)
     if head.startswith(b"#!"):
         line = head.split(b"\n", 1)[0].decode(errors="backslashreplace")
         raise UsageError(f"{name} is a script ({line})", hint="name its interpreter as the binary, with the script as argument")
     if not head.startswith(_MAGIC):
         raise UsageError(f"{name} is not an ELF file", hint="name the program's executable, not a file that it reads")
-    if len(head) < 64:  # noqa: PLR2004 - the size of an ELF64 header
+    if len(head) < _HEADER_SIZE:
         raise _malformed(name, "it is truncated")
     if head[4] != _CLASS64:
         raise ForeignElfError(f"{name} is a 32-bit program", hint="use a 64-bit image")
@@ -222,6 +237,19 @@ def _loads(elf: ELFFile, stream: BoundedStream) -> tuple[LoadSegment, ...]:
             )
         )
     return tuple(loads)
+
+
+def _file_places(elf: ELFFile, source: bytes | Path) -> tuple[range, ...]:
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        header = file.read(_HEADER_SIZE)
+    # Read here, as the parser was shown a header without them.
+    table, entry_size, count = (int.from_bytes(header[field.start : field.stop], "little") for field in _TABLE_FIELDS)
+    places = [*_SECTION_TABLE, range(table, table + entry_size * count)]
+    for index, segment in enumerate(elf.iter_segments()):
+        if segment["p_type"] == "PT_LOAD":
+            start = elf["e_phoff"] + index * elf["e_phentsize"]
+            places += [range(start + 8, start + 16), range(start + 32, start + 40)]
+    return tuple(places)
 
 
 def _dynamic(elf: ELFFile) -> dict[str, list[Any]]:

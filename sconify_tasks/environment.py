@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sconify_tasks.errors import UsageError
 
@@ -25,6 +26,12 @@ class Environment:
     no_color: bool = False
     in_container: bool = False
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def with_options(self, options: Mapping[str, Any]) -> Environment:
+        """Let `--state` and `--cache` go before the environment's places."""
+        state = Path(options["state"]) if options["state"] else self.state
+        cache = Path(options["cache"]) if options["cache"] else self.cache
+        return replace(self, state=state.absolute(), cache=cache.absolute())
 
 
 def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) -> Environment:

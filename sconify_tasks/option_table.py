@@ -56,7 +56,10 @@ class Option:
     def show(self, value: Value) -> str:
         """Write a value as a user would: sizes with their unit."""
         if self.kind is kinds.SIZE and isinstance(value, int):
-            return next((f"{value >> bits}{unit}" for bits, unit in ((30, "G"), (20, "M"), (10, "K")) if not value % (1 << bits)), str(value))
+            return next(
+                (f"{value >> bits}{unit}" for bits, unit in ((30, "G"), (20, "M"), (10, "K")) if not value % (1 << bits)),
+                str(value),
+            )
         return str(value)
 
 

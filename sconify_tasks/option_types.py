@@ -35,6 +35,7 @@ class Kind:
     """`read` makes the value, or raises ValueError; `allowed` says in words what it takes.
 
     `relocate` is set where the text names a file of this machine: it makes the name absolute, seen from a folder.
+    `bare` says that a project file may give it as a number.
     """
 
     name: str
@@ -42,11 +43,12 @@ class Kind:
     allowed: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string", "minLength": 1})
     relocate: Callable[[str, Path], str] | None = None
+    bare: bool = False
 
     def value(self, text: str) -> Value:
         """Read the text; raise ValueError saying what is allowed."""
         if any(0xD800 <= ord(char) <= 0xDFFF for char in text):  # noqa: PLR2004 - bytes that are not UTF-8
-            raise ValueError("not UTF-8 text")
+            raise ValueError("UTF-8 text")
         try:
             return self.read(text)
         except ValueError:
@@ -71,6 +73,7 @@ def level(*numbers: int) -> Kind:
         read=lambda text: int(_one_of(text, words)),
         allowed=" | ".join(words),
         schema={"enum": [*numbers, *words]},
+        bare=True,
     )
 
 
@@ -83,6 +86,7 @@ def number(low: int, high: int) -> Kind:
         read=lambda written: _between(written, low, high),
         allowed=f"a whole number, {low} to {high}",
         schema={"anyOf": [{"type": "integer", "minimum": low, "maximum": high}, text]},
+        bare=True,
     )
 
 
@@ -144,15 +148,16 @@ def _size(text: str) -> int:
     found = _SIZE.fullmatch(text)
     if not found:
         raise ValueError(text)
-    size = int(found[1]) * _UNIT[found[2].upper()]
-    if not 0 < size <= _LARGEST or size % _PAGE:
+    # Whole pages are what an enclave has; scripts in the wild say 4610612736, which is not.
+    size = -(-int(found[1]) * _UNIT[found[2].upper()] // _PAGE) * _PAGE
+    if not 0 < size <= _LARGEST:
         raise ValueError(text)
     return size
 
 
 def _address(text: str) -> str:
-    found = _ADDRESS.fullmatch(text)
-    if not found or len(text) > _MAX_ADDRESS or (found[4] and not 0 < int(found[4]) <= _MAX_PORT):
+    found = _ADDRESS.fullmatch(text) if len(text) <= _MAX_ADDRESS else None
+    if not found or (found[4] and not 0 < int(found[4]) <= _MAX_PORT):
         raise ValueError(text)
     return text
 
@@ -185,14 +190,14 @@ LINE = Kind(name="line", read=_line, allowed="one line of text that is not empty
 REFERENCE = Kind(
     name="image",
     read=_reference,
-    allowed="the name of an image, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS, registry:REF",
+    allowed="an image's name, or docker:NAME, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS, registry:REF",
     relocate=_reference_below,
 )
 IMAGE_PATH = Kind(
     name="path",
     read=_image_path,
     allowed="an absolute path in the image, without ..",
-    schema={"type": "string", "pattern": "^/"},
+    schema={"type": "string", "pattern": r"^(?!.*/\.\.(/|$))/[^\x00-\x1f\x7f]*$"},
 )
 PROGRAM = Kind(name="program", read=_program, allowed="an absolute path in the image, or a bare name that is on its PATH")
 FILE = Kind(name="file", read=_line, allowed="the name of a file on this machine", relocate=_file_below)
@@ -200,13 +205,14 @@ FOLDER = Kind(name="folder", read=_line, allowed="the name of a folder on this m
 SIZE = Kind(
     name="size",
     read=_size,
-    allowed="bytes, or a number with K, M or G (1G is 2^30): a multiple of 4096, at most 1024G",
+    allowed="bytes, or a number with K, M or G (1G is 2^30), at most 1024G; rounded up to pages of 4096",
     schema={
         "anyOf": [
-            {"type": "integer", "minimum": _PAGE, "maximum": _LARGEST, "multipleOf": _PAGE},
+            {"type": "integer", "minimum": 1, "maximum": _LARGEST},
             {"type": "string", "pattern": "^[0-9]{1,15}[KkMmGg]?$"},
         ]
     },
+    bare=True,
 )
 ADDRESS = Kind(
     name="address",
@@ -240,7 +246,7 @@ DIGEST = Kind(
 )
 URL = Kind(
     name="url",
-    read=_matching(re.compile(r"https://[^\s/]+\S*")),
+    read=_matching(re.compile(r"https://[^\s/]\S*")),
     allowed="an https:// address",
     schema={"type": "string", "pattern": "^https://"},
 )

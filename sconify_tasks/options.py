@@ -42,6 +42,30 @@ class _Frozen(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def text(self, name: str) -> str:
+        """Return a text option; "" where it was not given."""
+        value = self[name]
+        assert value is None or isinstance(value, str), name
+        return value or ""
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a repeatable option's values."""
+        value = self[name]
+        assert isinstance(value, tuple), name
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return a flag."""
+        value = self[name]
+        assert isinstance(value, bool), name
+        return value
+
+    def number(self, name: str) -> int:
+        """Return a size, a level or another number that has a default."""
+        value = self[name]
+        assert isinstance(value, int), name
+        return value
+
 
 class OptionsView(_Frozen):
     """Exactly the options that a step declares."""
@@ -68,30 +92,6 @@ class Options(_Frozen):
     def view(self, names: Iterable[str]) -> OptionsView:
         """Return exactly these options; touching another one raises UndeclaredOptionError."""
         return OptionsView(MappingProxyType({name: self[name] for name in sorted(names)}))
-
-    def text(self, name: str) -> str:
-        """Return a text option; "" where it was not given."""
-        value = self[name]
-        assert value is None or isinstance(value, str), name
-        return value or ""
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a repeatable option's values."""
-        value = self[name]
-        assert isinstance(value, tuple), name
-        return value
-
-    def flag(self, name: str) -> bool:
-        """Return a flag."""
-        value = self[name]
-        assert isinstance(value, bool), name
-        return value
-
-    def number(self, name: str) -> int:
-        """Return a size, a level or another number that has a default."""
-        value = self[name]
-        assert isinstance(value, int), name
-        return value
 
 
 def is_secret(name: str) -> bool:

@@ -34,7 +34,9 @@ def region_table(
             raise UsageError(f"--dir={_text(path)} can't be protected: {_text(system)} is the kernel's or the engine's own")
     for option, paths in (("--plain or --plain-file", set(plain)), ("--host-path", set(host))):
         for path in sorted(paths & wanted):
-            raise UsageError(f"{_text(path)} is named by --dir and by {option}", hint="one path has one class: drop one of them")
+            raise UsageError(
+                f"{_text(path)} is named by --dir and by {option}", hint="one path has one class: drop one of them"
+            )
         classes |= dict.fromkeys(paths, Protection.NONE)
     classes |= dict.fromkeys(wanted, Protection.ENCRYPTED)
     chosen = dict(classes)

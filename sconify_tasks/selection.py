@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.fspf.regions import Regions
+from sconify_tasks.fspf.entries import ManifestEntry
+from sconify_tasks.fspf.regions import Regions, prefixes
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.resolve import resolve_path
@@ -41,6 +42,13 @@ def select(native: SourceImage, options: Mapping[str, Any]) -> Selection:
         host=frozenset(path.encode() for path in options["host-path"]),
         links=links,
     )
+
+
+def ancestors(native: SourceImage, paths: Iterable[bytes]) -> list[ManifestEntry]:
+    """The directories that lead to these paths, as they are in the native image."""
+    wanted = {parent for path in paths for parent in prefixes(path) if parent not in (path, b"/")}
+    found = (native.lstat(path) for path in sorted(wanted))
+    return [ManifestEntry(meta=entry) for entry in found if entry is not None and entry.kind is Kind.DIR]
 
 
 def _resolve(

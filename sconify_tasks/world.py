@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.local import LocalStore, hash_stream
+from sconify_cache.stat import StatCache
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.events import Stream
@@ -30,7 +34,9 @@ class World:
     store: LocalStore
     actions: ActionCache
     events: Stream = field(default_factory=Stream)
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     _docker: DockerClient | None = None
+    _stat_caches: list[StatCache] = field(default_factory=list)
 
     @property
     def state(self) -> Path:
@@ -60,6 +66,18 @@ class World:
                 digests.append(f"{path.name} {hash_stream(file)}\n")
         return Digest(blake3("".join(digests).encode()).hexdigest())
 
+    def stat_cache(self, source: str) -> StatCache | None:
+        """The memory of content ids below a `dir:` source; other sources need none."""
+        if not source.startswith("dir:"):
+            return None
+        from blake3 import blake3
+
+        folder = os.fsencode(Path(source.removeprefix("dir:")).absolute())
+        generation = Digest(blake3(b"sconify/dir-identity/1").hexdigest())
+        found = StatCache(self.environment.cache / "stat.db", generation=generation, roots=(folder,))
+        self._stat_caches.append(found)
+        return found
+
     def docker(self) -> DockerClient:
         """A client of the engine that DOCKER_HOST names, or the local one; UnavailableError where none answers."""
         if self._docker is None:
@@ -67,15 +85,15 @@ class World:
         return self._docker
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Keep what was learned, and let go of connections."""
+        for cache in self._stat_caches:
+            cache.save()
         self.actions.close()
         if self._docker is not None:
             self._docker.close()
 
 
-def open_world(
-    environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None
-) -> World:
+def open_world(environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None) -> World:
     """Open the world of a project. The state folder and the root key in it are made when there is none yet."""
     root = load_root_key(environment.state, given=environment.root_key, file=root_key_file)
     keys = Keys(root=root, project=project)

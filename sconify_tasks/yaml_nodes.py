@@ -23,6 +23,10 @@ _MAX_NODES = 200_000  # counted as if every alias were written out: consumers wa
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
 _FALSE = {"false", "False", "FALSE"}
+_TYPED = re.compile(
+    r"true|True|TRUE|false|False|FALSE|0o[0-7]+|0x[0-9A-Fa-f]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    r"|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+)
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 
 
@@ -44,6 +48,11 @@ class Node:
     def is_null(self) -> bool:
         """Whether nothing stands here: `key:`, `~` or `null`."""
         return self.plain and self.value in _NULL
+
+    @property
+    def is_number_or_flag(self) -> bool:
+        """Whether a reader of YAML 1.2 takes it for a number, true or false."""
+        return self.plain and isinstance(self.value, str) and bool(_TYPED.fullmatch(self.value))
 
     def text(self, what: str) -> str:
         """Return a scalar as written; raise UsageError for a list, a mapping or nothing."""

@@ -19,10 +19,12 @@ from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
 from sconify_cache.folder import database_error, make_private, store_error
 from sconify_cache.keys import JSON, canonical
-from sconify_cache.record import VERSION, Record, seal, seal_record, unseal, unseal_record
+from sconify_cache.record import VERSION, Record, Records, seal, seal_record, unseal, unseal_record
 
 _BUSY_SECONDS: Final = 60
 _SELECT: Final = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = 1 AND filename IS NULL"
+_SELECT_NEXT: Final = "SELECT rowid, key, value FROM Cache WHERE raw = 1 AND rowid > ? ORDER BY rowid LIMIT ?"
+_BATCH: Final = 500
 _SETTINGS: Final = {
     "eviction_policy": "none",
     "cull_limit": 0,
@@ -34,7 +36,7 @@ _SETTINGS: Final = {
 }
 
 
-class ActionCache:
+class ActionCache(Records):
     """A Records in `folder`, and an index of each scope's last actions. Safe for threads and for processes.
 
     `mac_key` (32 bytes) is the project's: what it did not seal does not exist. `folder` is made by the first record.
@@ -109,13 +111,17 @@ class ActionCache:
             return False
         return found is not None and keep(found)
 
-    def _rows(self) -> list[tuple[str, object]]:
-        with self._lock, _sql_errors(self._file):
-            reader = self._connected()
-            if reader is None:
-                return []
-            rows = reader.execute("SELECT key, value FROM Cache WHERE raw = 1").fetchall()
-        return [(name, text) for name, text in rows if isinstance(name, str)]
+    def _rows(self) -> Iterator[tuple[str, object]]:
+        """Every row that could be ours, some at a time: neither the lock nor the memory is held for all."""
+        last = 0
+        while True:
+            with self._lock, _sql_errors(self._file):
+                reader = self._connected()
+                rows = [] if reader is None else reader.execute(_SELECT_NEXT, (last, _BATCH)).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield from ((name, text) for _, name, text in rows if isinstance(name, str))
 
     def _read(self, name: str) -> object:
         with self._lock, _sql_errors(self._file):

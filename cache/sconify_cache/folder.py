@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sconify_cache.errors import StoreError
 
@@ -60,6 +61,28 @@ def database_error(error: sqlite3.Error, file: Path) -> StoreError:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return StoreError(f"cache: {file}: {error}", hint="check its folder's owner and permissions")
     return StoreError(f"cache: {file}: {error}", hint="if it is damaged, delete it: it holds nothing that can't be made again")
+
+
+def open_regular(path: Path) -> BinaryIO | None:
+    """Open a file for reading; None where it is a link, folder, fifo or device. Raises OSError, FileNotFoundError too.
+
+    NOFOLLOW and NONBLOCK: a symlink that was planted leads nowhere, a fifo does not hang us. NOATIME: access times mean
+    "last use" in the store, and reading to verify is none.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(path, flags | os.O_NOATIME)
+        except PermissionError:  # only a file's owner may ask for NOATIME
+            descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
 
 
 def make_private(folder: Path) -> None:

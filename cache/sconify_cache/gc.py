@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +54,11 @@ class Stats:
 
 @contextmanager
 def building(folder: Path) -> Iterator[lease.Lease]:
-    """Hold a lease on the store in `folder` while a build relies on its blobs; taken before the first is looked up."""
+    """Hold a lease on the store in `folder` while a build relies on its blobs.
+
+    Only what was found (`has`, `path`) after the lease was taken is safe. A run that finds nothing to do relies on
+    nothing and needs none: so it writes nothing. One that does takes the lease and asks again for what it will use.
+    """
     leases = folder / _LEASES
     make_private(folder)
     make_private(leases)
@@ -80,12 +85,8 @@ def prune(
     Records in `actions` that name a blob which is gone go too. Blobs set aside as damaged are deleted for good.
     """
     blobs = sorted(store.iterate(), key=lambda blob: (blob.used_ns, blob.digest))
-    guard = min((held.since_ns - USE_GRANULARITY_NS for held in running(folder)), default=None)
     doomed = _doomed(blobs, oldest=None if max_age_ns is None else now_ns - max_age_ns, max_bytes=max_bytes)
-    # Without a running build, a blob that is used between the listing and now is still spared.
-    gone = [
-        blob for blob in doomed if store.delete(blob.digest, unless_used_since_ns=blob.used_ns + 1 if guard is None else guard)
-    ]
+    gone = [blob for blob in doomed if store.delete(blob.digest, spare=partial(_needed, folder, blob.used_ns))]
     store.discard_damaged()
     records = 0 if actions is None else _prune_records(actions, {blob.digest for blob in store.iterate()})
     return Pruned(blobs=len(gone), bytes=sum(blob.size for blob in gone), spared=len(doomed) - len(gone), records=records)
@@ -115,6 +116,16 @@ def stats(store: PrunableStore) -> Stats:
         private=sum(blob.private for blob in blobs),
         oldest_use_ns=min((blob.used_ns for blob in blobs), default=None),
     )
+
+
+def _needed(folder: Path, listed_ns: int, used_ns: int) -> bool:
+    """Whether a blob was used since it was listed, or a build that runs now may have found it.
+
+    A build takes its lease before it looks for blobs, and the blob is out of reach while this is asked: so whoever found
+    it is seen here.
+    """
+    oldest = min((held.since_ns for held in running(folder)), default=None)
+    return used_ns > listed_ns or (oldest is not None and used_ns >= oldest - USE_GRANULARITY_NS)
 
 
 def _doomed(blobs: list[BlobInfo], *, oldest: int | None, max_bytes: int | None) -> list[BlobInfo]:

@@ -53,6 +53,6 @@ class JSONTextDisk(Disk):  # type: ignore[misc]
 
     @staticmethod
     def _text(value: object) -> str:
-        if type(value) is not str:
+        if not isinstance(value, str):
             raise RefusedRowError
-        return value
+        return str.__str__(value)

@@ -7,6 +7,7 @@ everywhere is let in: no floats, no integers beyond 2^53, no strings that are no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
@@ -15,6 +16,7 @@ from sconify_cache.digest import Digest
 from sconify_cache.errors import SconifyError
 
 JSON: TypeAlias = "bool | int | str | list[JSON] | tuple[JSON, ...] | Mapping[str, JSON] | None"
+_ENCODE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _SAFE = 2**53 - 1
 _DEEPEST = 64
 _BUFFER = 1 << 20
@@ -57,9 +59,15 @@ class Action:
 
 def canonical(value: JSON) -> bytes:
     """RFC 8785 canonical JSON. Raises NotCanonicalError for what JSON, or a reader in another language, can't hold."""
+    plain = _plain(value, "", 0)
+    # For integers and ASCII the C encoder gives the same bytes, ten times as fast: only floats (none here), the order of
+    # names beyond ASCII, and nothing else sets RFC 8785 apart from it. A property test holds the two equal.
+    text = _ENCODE(plain)
+    if text.isascii():
+        return text.encode("ascii")
     import rfc8785
 
-    return rfc8785.dumps(_plain(value, "", 0))
+    return rfc8785.dumps(plain)
 
 
 def facts_digest(value: JSON) -> Digest:

@@ -35,7 +35,7 @@ def _require(same: bool) -> None:
         raise _NotThisBlobError
 
 
-class LayeredStore:
+class LayeredStore(WritableStore):
     """A WritableStore: everything lies `near`; `far` stores are read through, `publish` ones get copies of public blobs.
 
     Failures of far stores never stop a build: they are handed to `trouble` and count as a miss. `has` fetches what only

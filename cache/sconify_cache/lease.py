@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ def take(folder: Path, *, now: Callable[[], int] = time.time_ns) -> tuple[Lease,
     """Take a new lease in `folder`, which exists. Returns it and the descriptor whose lock is the lease."""
     with disk_errors(folder):
         while True:
-            name = f"{os.getpid()}-{secrets.token_hex(8)}"
+            name = f"{os.getpid()}-{os.urandom(8).hex()}"
             descriptor = os.open(folder / (name + _SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -12,7 +12,6 @@ Modes: public blobs 0444, private ones 0400, the folder 0700. Blobs may be hard-
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 import threading
@@ -26,9 +25,9 @@ from blake3 import blake3
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
-from sconify_cache.folder import disk_errors, make_private, store_error
+from sconify_cache.folder import disk_errors, make_private, open_regular, store_error
 from sconify_cache.scratch import Scratch
-from sconify_cache.store import BlobInfo, MissingBlobError
+from sconify_cache.store import BlobInfo, MissingBlobError, PrunableStore
 
 USE_GRANULARITY_NS: Final = 24 * 3600 * 10**9
 _BUFFER: Final = 1 << 20
@@ -91,7 +90,7 @@ class _Writer:
             self._path.unlink()
 
 
-class LocalStore:
+class LocalStore(PrunableStore):
     """A PrunableStore in `folder`, which is made when first written to. Safe for threads and for processes.
 
     `shared` makes it a folder that several users write: no mode 0700, and private blobs are refused. Whoever can write
@@ -131,7 +130,7 @@ class LocalStore:
             self._mark_used(digest, os.fstat(stream.fileno()))
             data = stream.read()
             if blake3(data).hexdigest() != digest:
-                raise self._set_aside(digest, stream)
+                raise self._set_aside(digest, os.fstat(stream.fileno()))
             return data
 
     def open(self, digest: Digest) -> BinaryIO:
@@ -178,13 +177,12 @@ class LocalStore:
     def adopt(self, path: Path, *, private: bool = False) -> Digest:
         """Hash a file of ours where it lies, rename it."""
         self._prepare(private=private)
-        with (
-            disk_errors(path),
-            os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as stream,
-        ):
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        with disk_errors(path):
+            stream = open_regular(path)
+            if stream is None:
                 raise StoreError(f"cache: {path} is not a regular file", hint="only finished files can be taken over")
-            digest = hash_stream(cast("BinaryIO", stream))
+            with stream:
+                digest = hash_stream(stream)
         self._commit(path, digest, private=private)
         return digest
 
@@ -215,19 +213,17 @@ class LocalStore:
                     private = not found.st_mode & 0o004
                     yield BlobInfo(digest=digest, size=found.st_size, used_ns=found.st_atime_ns, private=private)
 
-    def delete(self, digest: Digest, *, unless_used_since_ns: int | None = None) -> bool:
-        """Remove one blob; see the contract for the race with a use."""
+    def delete(self, digest: Digest, *, spare: Callable[[int], bool] | None = None) -> bool:
+        """Move it away, ask `spare`, then delete it or move it back."""
         path = self._locate(digest)
         self._prepare()
         aside = self._scratch.new()
         with disk_errors(path):
-            # Moved away first, then looked at: a use that came before the move is seen and undone by moving it back;
-            # whoever asks after the move finds it absent, which is a miss and not an error.
             try:
                 path.rename(aside)
             except FileNotFoundError:
                 return False
-            if unless_used_since_ns is not None and aside.lstat().st_atime_ns >= unless_used_since_ns:
+            if spare is not None and spare(aside.lstat().st_atime_ns):
                 aside.rename(path)
                 return False
             aside.unlink()
@@ -250,7 +246,10 @@ class LocalStore:
         with disk_errors(self._damaged):
             files = list(self._damaged.iterdir()) if self._damaged.is_dir() else []
             for file in files:
-                file.unlink(missing_ok=True)
+                if file.is_dir() and not file.is_symlink():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink(missing_ok=True)
         return len(files)
 
     # The inside
@@ -274,23 +273,18 @@ class LocalStore:
         return found
 
     def _open_file(self, digest: Digest) -> BinaryIO:
-        self._stat(digest)
         path = self._locate(digest)
-        # NONBLOCK and NOFOLLOW: a fifo or a symlink planted here neither hangs us nor leads elsewhere.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            try:
-                descriptor = os.open(path, flags | os.O_NOATIME)
-            except PermissionError:  # only a file's owner may ask for NOATIME
-                descriptor = os.open(path, flags)
+            found = self._stat(digest)
+            stream = open_regular(path)
+        except MissingBlobError as error:
+            raise (self._set_aside(digest) if error.damaged else error) from None
         except FileNotFoundError:
             raise MissingBlobError(digest) from None
         except OSError as error:
             raise store_error(error, path) from error
-        stream = os.fdopen(descriptor, "rb")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            stream.close()
-            raise MissingBlobError(digest, damaged=True)
+        if stream is None:
+            raise self._set_aside(digest, found)
         return stream
 
     def _verify(self, digest: Digest, stream: BinaryIO) -> None:
@@ -300,18 +294,18 @@ class LocalStore:
             return
         with disk_errors(self._locate(digest)):
             if hash_stream(stream) != digest:
-                raise self._set_aside(digest, stream)
+                raise self._set_aside(digest, os.fstat(stream.fileno()))
             stream.seek(0)
         self._verified[digest] = fingerprint
 
-    def _set_aside(self, digest: Digest, stream: BinaryIO) -> MissingBlobError:
-        """Move a damaged blob out of the way, unless a good one took its place meanwhile, and say so."""
+    def _set_aside(self, digest: Digest, found: os.stat_result | None = None) -> MissingBlobError:
+        """Move what is damaged (`found`, if it was opened) out of the way, unless a good blob took its place, and say so."""
         self._verified.pop(digest, None)
         path = self._locate(digest)
-        with suppress(OSError, StoreError):  # on a read-only disk it stays, and stays refused
-            if os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
+        with suppress(OSError):  # on a read-only disk it stays, and stays refused
+            if found is None or os.path.samestat(path.lstat(), found):
                 self._damaged.mkdir(mode=0o700, exist_ok=True)
-                path.rename(self._damaged / f"{digest}.{secrets.token_hex(4)}")
+                path.rename(self._damaged / f"{digest}.{os.urandom(4).hex()}")
         return MissingBlobError(digest, damaged=True)
 
     def _holds(self, digest: Digest, *, private: bool) -> bool:
@@ -342,8 +336,8 @@ class LocalStore:
 
     def _commit(self, temporary: Path, digest: Digest, *, private: bool) -> None:
         final = self._locate(digest)
-        with suppress(MissingBlobError):
-            private = private and not self._stat(digest).st_mode & 0o004
+        with suppress(MissingBlobError), self._open_file(digest) as there:
+            private = private and not os.fstat(there.fileno()).st_mode & 0o004
         with disk_errors(final):
             now = self._now()
             os.utime(temporary, ns=(now, now))

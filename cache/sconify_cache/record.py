@@ -11,10 +11,10 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from sconify_cache.digest import Digest
-from sconify_cache.keys import JSON, canonical, content_id
+from sconify_cache.keys import JSON, Action, canonical, content_id
 
 VERSION: Final = 1
 _HEAD, _MIDDLE, _TAIL = '{"mac":"', '","record":', "}"
@@ -34,6 +34,14 @@ class Record:
     facts: Mapping[str, JSON] = field(default_factory=dict)
     components: Mapping[str, JSON] = field(default_factory=dict)
     secret: bool = False
+
+    @classmethod
+    def of(
+        cls, action: Action, *, outputs: Mapping[str, Digest], facts: Mapping[str, JSON] | None = None, secret: bool = False
+    ) -> Self:
+        """Make the record of an action that has run, with its key and its components."""
+        components = action.components
+        return cls(key=action.key, step=action.step, outputs=outputs, facts=facts or {}, components=components, secret=secret)
 
 
 class Records(Protocol):

@@ -7,7 +7,6 @@ next one that starts, and never while its owner lives.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import threading
 import weakref
@@ -29,7 +28,7 @@ class Scratch:
 
     def new(self) -> Path:
         """Return a path that is not yet taken, for a file or a folder."""
-        return self._ready() / secrets.token_hex(12)
+        return self._ready() / os.urandom(12).hex()
 
     def sweep(self) -> None:
         """Remove what dead processes left. Cheap: one listing when nothing was left."""

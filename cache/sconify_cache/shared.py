@@ -6,22 +6,20 @@ the very action asked for. Sizes are bounded; links, fifos and devices are not o
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
-from sconify_cache.folder import disk_errors, store_error
+from sconify_cache.folder import disk_errors, open_regular, store_error
 from sconify_cache.record import Record, Records, seal_record, unseal_record
 from sconify_cache.scratch import Scratch
 
 _LARGEST: Final = 4 << 20
 
 
-class SharedRecords:
+class SharedRecords(Records):
     """A Records in a shared folder."""
 
     def __init__(self, folder: Path, *, mac_key: bytes) -> None:
@@ -33,14 +31,14 @@ class SharedRecords:
         """Return the record of an action; None for anything but ours."""
         path = self._locate(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            stream = open_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
-            if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                return None
             raise store_error(error, path) from error
-        with disk_errors(path), os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
+        if stream is None:
+            return None
+        with disk_errors(path), stream:
             data = stream.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             return None
@@ -70,7 +68,7 @@ class SharedRecords:
         return self._folder / name[:2] / f"{name[2:]}.json"
 
 
-class LayeredRecords:
+class LayeredRecords(Records):
     """A Records over others: near is written and asked first, far ones after it; public records go to `publish`.
 
     Failures of far ones never stop a build: they are handed to `trouble` and count as a miss.

@@ -6,7 +6,7 @@ there. What is read was verified: a damaged blob is absent. Every failure of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +102,12 @@ class PrunableStore(WritableStore, Protocol):
     def iterate(self) -> Iterator[BlobInfo]:
         """Every blob, in the order of digests."""
 
-    def delete(self, digest: Digest, *, unless_used_since_ns: int | None = None) -> bool:
-        """Remove a blob, unless it was used at that time or later. Returns whether it went; idempotent."""
+    def delete(self, digest: Digest, *, spare: Callable[[int], bool] | None = None) -> bool:
+        """Remove a blob. Returns whether it went; idempotent.
+
+        `spare`, given the time of its last use, may still keep it. It is asked when the blob is out of everybody's reach,
+        so that nobody can begin to rely on it between the question and the deletion.
+        """
 
     def check(self, digest: Digest) -> int:
         """Hash the blob again, whatever was verified before, without counting as a use. Returns its size.

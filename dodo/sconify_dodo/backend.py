@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,21 +22,24 @@ from typing import Any, Final
 from doit.dependency import DatabaseException
 from doit.exceptions import InvalidDodoFile
 
+from sconify_tasks.errors import StoreError
+
 _APPLICATION: Final = 0x5C0FD017
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 60
+_PAUSE_SECONDS: Final = 0.01
 _LAST_OF_A_TASK: Final = "deps:"
-_DELETE: Final = "If it can't be repaired, delete it: every task then runs once more."
+_DELETE: Final = "if it can't be repaired, delete it: every task then runs once more"
 _ADVICE: Final = {
-    sqlite3.SQLITE_FULL: "Free some space on that disk.",
-    sqlite3.SQLITE_READONLY: "Check who may write there, or name another file with --db-file.",
-    sqlite3.SQLITE_CANTOPEN: "Check that its folder exists and may be written, or name another file with --db-file.",
-    sqlite3.SQLITE_BUSY: "Another run holds it: wait for that one.",
+    sqlite3.SQLITE_FULL: "free some space on that disk",
+    sqlite3.SQLITE_READONLY: "check who may write there, or name another file with --db-file",
+    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and may be written, or name another file with --db-file",
+    sqlite3.SQLITE_BUSY: "another run holds it: wait for that one",
 }
 
 
-class StateError(InvalidDodoFile, DatabaseException):  # type: ignore[misc]
-    """doit's state can't be read or written. An InvalidDodoFile so that doit prints the message and no traceback."""
+class StateError(StoreError, InvalidDodoFile, DatabaseException):  # type: ignore[misc]
+    """doit's state can't be read or written. Also an InvalidDodoFile: doit then prints the message and no traceback."""
 
 
 class SconifyBackend:
@@ -127,7 +131,7 @@ class SconifyBackend:
         run = self._database.execute
         # Before anything is written: a foreign database must stay as it is, its journal mode too.
         if not self._is_ours():
-            run("PRAGMA journal_mode = WAL")
+            self._switch_to_wal()
             with self._database:
                 run("BEGIN IMMEDIATE")
                 if not self._is_ours():  # else another process made it meanwhile
@@ -135,6 +139,19 @@ class SconifyBackend:
                     run(f"PRAGMA application_id = {_APPLICATION}")
                     run(f"PRAGMA user_version = {_VERSION}")
         run("PRAGMA synchronous = NORMAL")
+
+    def _switch_to_wal(self) -> None:
+        """Try until it succeeds: for this one statement SQLite does not wait for other processes that do the same."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return
 
     def _is_ours(self) -> bool:
         """Whether the table is there. Raises StateError for a file that holds something else."""
@@ -154,4 +171,4 @@ class SconifyBackend:
             raise self._damaged(str(error), _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _DELETE)) from error
 
     def _damaged(self, reason: str, advice: str = _DELETE) -> StateError:
-        return StateError(f"doit's state in {Path(self.name).absolute()}: {reason}. {advice}")
+        return StateError(f"doit's state in {Path(self.name).absolute()}: {reason}", hint=advice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sconify_tasks.step import Step
 from sconify_tasks.steps import (
     binary,
     cas,
@@ -23,7 +24,6 @@ from sconify_tasks.steps import (
     upload,
     verify,
 )
-from sconify_tasks.steps.step import Step
 
 # In topological order: a step's inputs come from steps above it.
 ALL: tuple[Step, ...] = (

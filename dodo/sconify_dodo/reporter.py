@@ -53,8 +53,9 @@ class SconifyReporter:
     """A doit reporter (`reporter = "sconify"`, entry point group doit.REPORTER); also usable as an instance.
 
     `outstream` is ignored where it is stdout, which carries results only; `doit -o FILE` still gets the lines. `quiet`
-    leaves progress to somebody else (the events' renderer) and prints errors only. `debug`, or doit's
-    `--failure-verbosity=1`, adds tracebacks. After the run, `exit_code` is what the process should exit with.
+    leaves progress and the errors of steps to somebody else (the events' renderer) and prints internal errors only.
+    `debug`, or doit's `--failure-verbosity=1`, adds tracebacks. After the run, `exit_code` is what the process should
+    exit with.
     """
 
     desc = "progress and errors on stderr, nothing on stdout"
@@ -96,7 +97,7 @@ class SconifyReporter:
         self.failures.append((task.name, fail))
         if not self.exit_code:
             self.exit_code = getattr(fail, "exit_code", _INTERNAL)
-        if not fail.report:
+        if not fail.report or (self._quiet and isinstance(fail, StepFailure | UnmetDependency) and not self._debug):
             return
         self._line(f"error: {task.name}: {self._reason(fail)}")
         if hint := getattr(fail, "hint", ""):

@@ -14,7 +14,7 @@ from doit.task import Stream, Task
 from sconify_dodo.backend import SconifyBackend
 from sconify_dodo.reporter import SconifyReporter, reported
 from sconify_tasks.build import Build, Miss
-from sconify_tasks.steps.step import Step
+from sconify_tasks.step import Step
 
 GROUP = "sconify"
 

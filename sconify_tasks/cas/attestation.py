@@ -25,7 +25,7 @@ _SIMULATED_MRENCLAVE = hashlib.sha256(b"SIMULATED sconify-cas").digest()
 
 
 def own_report(spki_hash: str) -> ReportBody:
-    """The report of a CAS that runs in simulation: DEBUG, and marked."""
+    """Make the report of a CAS that runs in simulation: DEBUG, and marked."""
     return ReportBody(
         mr_enclave=_SIMULATED_MRENCLAVE,
         mr_signer=bytes(32),
@@ -49,5 +49,7 @@ def check_attestation(
     if verified.report.isv_family_id != FAMILY:
         raise VerificationError("the quote that the CAS shows is not of a CAS", hint="don't use this CAS")
     if verified.report.report_data != bytes.fromhex(spki_hash) + bytes(32):
-        raise VerificationError("the quote that the CAS shows is of another key than its channel's", hint="somebody may be in between")
+        raise VerificationError(
+            "the quote that the CAS shows is of another key than its channel's", hint="somebody may be in between"
+        )
     return verified

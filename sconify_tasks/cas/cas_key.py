@@ -33,12 +33,12 @@ class CasKey:
     spki_hash: str
 
     def certificate(self) -> x509.Certificate:
-        """A certificate of this key; names and dates in it mean nothing."""
+        """Wrap the key; names and dates in it mean nothing."""
         return self_signed(self.key, "cas")
 
 
 def pin(folder: Path) -> str | None:
-    """The SPKI hash of the CAS kept in a folder, read from the public half in its key file; None where there is no CAS yet."""
+    """Return the SPKI hash of the CAS kept in a folder, from its key file's public half; None where there is no CAS yet."""
     content = read_private(folder / _KEY_FILE)
     return None if content is None else _public_hash(folder / _KEY_FILE, content)
 
@@ -84,4 +84,6 @@ def _public_hash(path: Path, content: bytes) -> str:
 
 
 def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is not the key of a CAS", hint="restore it from a backup: images built for this CAS refuse any other key")
+    return StoreError(
+        f"{path} is not the key of a CAS", hint="restore it from a backup: images built for this CAS refuse any other key"
+    )

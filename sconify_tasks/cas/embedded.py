@@ -33,7 +33,7 @@ def open_embedded(
     bundles: tuple[Collateral, ...] = (),
     now: Callable[[], datetime] = _utc_now,
 ) -> CasService:
-    """Open the CAS of a state folder; its keys are made when there are none. `roots` (DER) and `bundles` are trusted besides its own."""
+    """Open the CAS of a state folder; its keys are made when there are none. `roots` (DER) and `bundles` extend its trust."""
     folder = state_dir / FOLDER
     platform = open_platform(folder, now())
     return CasService(
@@ -46,7 +46,7 @@ def open_embedded(
 
 
 def embedded_pin(state_dir: Path) -> str | None:
-    """The SPKI hash of the folder's CAS, cheaply and without writing; None where there is no CAS yet."""
+    """Return the SPKI hash of the folder's CAS, cheaply and without writing; None where there is no CAS yet."""
     return cas_key.pin(state_dir / FOLDER)
 
 
@@ -58,7 +58,9 @@ def _sealing_key(folder: Path) -> bytes:
             raise StoreError(f"{path} is missing, and the sessions can't be read without it", hint="restore it from a backup")
         key = create_private(path, os.urandom(_SEALING_KEY))
     if len(key) != _SEALING_KEY:
-        raise StoreError(f"{path} is damaged ({len(key)} bytes)", hint="restore it from a backup: sessions can't be read without it")
+        raise StoreError(
+            f"{path} is damaged ({len(key)} bytes)", hint="restore it from a backup: sessions can't be read without it"
+        )
     return key
 
 

@@ -30,13 +30,13 @@ def encode_frame(message: Mapping[str, Any]) -> bytes:
 
 
 def error_frame(error: RefusedError) -> bytes:
-    """The reply that refuses. The text is fit to be printed by whoever gets it."""
+    """Make the reply that refuses. The text is fit to be printed by whoever gets it."""
     text = f"{error.message}\n{error.hint}" if error.hint else error.message
     return encode_frame({"error": {"code": error.code, "message": printable(text)}})
 
 
 def decode_body(body: bytes) -> dict[str, Any]:
-    """Read the JSON of one frame. RefusedError (`bad-request`, `unsupported-version`) for anything but one object of our version."""
+    """Read one frame's JSON. RefusedError (`bad-request`, `unsupported-version`) for all but one object of our version."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # deep nesting is a RecursionError

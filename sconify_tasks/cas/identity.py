@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 _LIMIT = 1 << 20
+_RESTORE = "restore the file, or move it away to get a new identity"
 _HOW = "make one with: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=me -keyout - -out -"
 # TLS proves possession of the key; dates prove nothing here, so they must not end an identity.
 _SINCE = datetime(2020, 1, 1, tzinfo=UTC)
@@ -44,7 +45,7 @@ def spki_hash(key: PublicKeyTypes) -> str:
 
 
 def certificate_spki_hash(der: bytes) -> str:
-    """The same of a certificate's key. Raises ValueError for what is no certificate, or has a key of an unknown kind."""
+    """Hash a certificate's key the same way. Raises ValueError for what is no certificate, or has a key of an unknown kind."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
@@ -65,7 +66,9 @@ def parse_identity(pem: str, *, name: str) -> Identity:
         key: PrivateKeyTypes = load_pem_private_key(data, password=None)
         certificate: x509.Certificate = x509.load_pem_x509_certificate(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{name} is not an identity (a private key in PKCS#8 and a certificate, both PEM)", hint=_HOW) from error
+        raise UsageError(
+            f"{name} is not an identity (a private key in PKCS#8 and a certificate, both PEM)", hint=_HOW
+        ) from error
     own = spki_hash(key.public_key())
     if spki_hash(certificate.public_key()) != own:
         raise UsageError(f"{name}: the certificate is not of the private key beside it", hint=_HOW)
@@ -83,7 +86,7 @@ def load_identity(path: Path) -> Identity:
 
 
 def default_identity(config: Path) -> Identity:
-    """Return the identity kept in a config file (`~/.cas/config.json`), made when there is none. Other keys of the file stay."""
+    """Return the identity kept in a config file (`~/.cas/config.json`), made when there is none. Its other keys stay."""
     content = read_private(config)
     if content is None:
         content = create_private(config, _with_identity({}))
@@ -93,7 +96,9 @@ def default_identity(config: Path) -> Identity:
         value = _config(config, read_private(config) or b"{}")
     pem = value.get("identity")
     if not isinstance(pem, str):
-        raise StoreError(f"{config}: the identity is not a string", hint="restore the file, or move it away to get a new identity")
+        raise StoreError(
+            f"{config}: the identity is not a string", hint=_RESTORE
+        )
     return parse_identity(pem, name=str(config))
 
 
@@ -130,9 +135,9 @@ def _config(path: Path, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not JSON", hint="restore the file, or move it away to get a new identity") from error
+        raise StoreError(f"{path} is not JSON", hint=_RESTORE) from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path} is not a JSON object", hint="restore the file, or move it away to get a new identity")
+        raise StoreError(f"{path} is not a JSON object", hint=_RESTORE)
     return value
 
 

@@ -33,16 +33,16 @@ class Cas(Protocol):
         """SHA-256 of the CAS's public key (SPKI DER), 64 hex digits: the pin of its enclaves."""
 
     def create_session(self, text: str) -> str:
-        """Upload a session; return its hash. PolicyConflictError where the name is taken and `predecessor` is not its newest version."""
+        """Upload a session; return its hash. PolicyConflictError where the name is taken and the newest version not named."""
 
     def update_session(self, text: str) -> str:
-        """Upload a version that names its `predecessor`; return its hash. PolicyConflictError where that is not the newest one."""
+        """Upload a version that names its predecessor; return its hash. PolicyConflictError where that is not the newest."""
 
     def read_session(self, name: str, digest: str = "") -> SessionText:
         """Return the newest version, or the one with that hash. SessionNotFoundError where there is none."""
 
     def create_namespace(self, name: str) -> str:
-        """Make a session without services that owns `name/…`, and return its hash; nothing happens where it is there and usable."""
+        """Make the session without services that owns `name/…`; return its hash. A usable one is left as it is."""
 
 
 def put_session(cas: Cas, text: str, *, update_if_exists: bool) -> str:

@@ -30,7 +30,7 @@ def answer_quote(platform: SimulatedPlatform, request: Mapping[str, Any]) -> dic
 
 
 def report_of(mrenclave: bytes, signed: bytes, report_data: bytes) -> ReportBody:
-    """The report that an enclave started with this SIGSTRUCT would make, DEBUG and with our marks."""
+    """Make the report that an enclave started with this SIGSTRUCT would make, DEBUG and with our marks."""
     from sconify_tasks.sgx.measurement import EnclaveError
     from sconify_tasks.sgx.sigstruct import parse_sigstruct, verify_sigstruct
 

@@ -41,7 +41,7 @@ _PARSED_SESSIONS = 64
 
 
 def channel_report_data(exporter: bytes) -> bytes:
-    """The report data of a quote that is bound to the TLS channel with this exporter value (docs/formats.md section 8.2)."""
+    """Make the report data that binds a quote to the TLS channel with this exporter value (docs/formats.md section 8.2)."""
     return hashlib.sha256(_BINDING + exporter).digest() + bytes(32)
 
 
@@ -54,7 +54,9 @@ class CasService:
     platform: SimulatedPlatform
     trust: Trust
     now: Callable[[], datetime]
-    _parse: Callable[[str], Session] = field(default_factory=lambda: lru_cache(maxsize=_PARSED_SESSIONS)(parse_session), repr=False)
+    _parse: Callable[[str], Session] = field(
+        default_factory=lambda: lru_cache(maxsize=_PARSED_SESSIONS)(parse_session), repr=False
+    )
 
     @property
     def spki_hash(self) -> str:
@@ -83,7 +85,9 @@ class CasService:
         """Store the next version of a session that exists. Raises as `create_session` does."""
         session = parse_session(text)
         if not session.predecessor:
-            raise UsageError(f"session {session.name}: an update names its predecessor", hint="add `predecessor:` and the newest hash")
+            raise UsageError(
+                f"session {session.name}: an update names its predecessor", hint="add `predecessor:` and the newest hash"
+            )
         return self.create_session(text, client)
 
     def read_session(self, name: str, client: str, digest: str = "") -> SessionText:
@@ -120,7 +124,7 @@ class CasService:
         return {"session": {"name": stored.name, "hash": stored.hash}, "service": _delivered(service)}
 
     def attestation(self) -> dict[str, str]:
-        """A fresh quote over this CAS's identity key, with all that is needed to check it."""
+        """Make a fresh quote over this CAS's identity key, with all that is needed to check it."""
         now = self.now()
         quote = self.platform.quote(own_report(self.spki_hash))
         return {
@@ -137,14 +141,17 @@ class CasService:
         parent = sessions.newest(session.name.namespace)
         if parent is None:
             raise PolicyConflictError(
-                f"namespace {session.name.namespace} does not exist", hint="create it first (sconify_image --create-namespace does)"
+                f"namespace {session.name.namespace} does not exist",
+                hint="create it first (sconify_image --create-namespace does)",
             )
         self._check_owner(parent, client)
 
     def _check_owner(self, parent: StoredSession, client: str) -> None:
         policy = self._parse(parent.text)
         if policy.services:
-            raise PolicyConflictError(f"{parent.name} is a session with services, not a namespace", hint="choose another --namespace")
+            raise PolicyConflictError(
+                f"{parent.name} is a session with services, not a namespace", hint="choose another --namespace"
+            )
         what = f"create sessions in namespace {parent.name}"
         access.check_allowed(policy.access_policy.create_sessions, creator=parent.creator, client=client, what=what)
 
@@ -193,7 +200,9 @@ class CasService:
         except QuoteError as error:
             raise RefusedError(error.message, code=_REFUSALS.get(error.code, "bad-quote"), hint=error.hint) from error
         if not hmac.compare_digest(verified.report.report_data, channel_report_data(exporter)):
-            raise RefusedError("the quote was made for another connection", code="channel-binding", hint="ask the LAS for a fresh quote")
+            raise RefusedError(
+                "the quote was made for another connection", code="channel-binding", hint="ask the LAS for a fresh quote"
+            )
         if not any(_satisfies(verified.report, variant) for variant in service.variants):
             raise _unexpected(verified.report, service, session)
 

@@ -50,7 +50,7 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStore:
-    """The sessions in one database file, made when it is first written to. Every method raises StoreError where disk or file fail."""
+    """The sessions in one database file, made when it is first used. Every method raises StoreError where disk or file fail."""
 
     path: Path
     key: bytes = field(repr=False)
@@ -109,7 +109,9 @@ class SessionStore:
             finally:
                 connection.close()
         except sqlite3.OperationalError as error:
-            raise StoreError(f"{self.path}: {error}", hint="check the disk, and that no other program holds the file") from error
+            raise StoreError(
+                f"{self.path}: {error}", hint="check the disk, and that no other program holds the file"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path} is damaged: {error}", hint="restore it from a backup, or move it away") from error
         except OSError as error:
@@ -146,7 +148,9 @@ class SessionStore:
         if application != _APPLICATION_ID:
             raise StoreError(f"{self.path} is another program's database", hint="name another state folder")
         if version != _SCHEMA_VERSION:
-            raise StoreError(f"{self.path} has schema {version}, this release knows {_SCHEMA_VERSION}", hint="upgrade sconify-cas")
+            raise StoreError(
+                f"{self.path} has schema {version}, this release knows {_SCHEMA_VERSION}", hint="upgrade sconify-cas"
+            )
 
     def _identity(self, connection: sqlite3.Connection) -> tuple[int, int]:
         application = connection.execute("PRAGMA application_id").fetchone()[0]

@@ -1,4 +1,4 @@
-"""Whose quotes a CAS believes: roots, and the collateral that goes with each. Nothing is fetched: what is not here is refused."""
+"""Whose quotes a CAS believes: roots, and the collateral that goes with each. Nothing is fetched: the rest is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CollateralSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Trusted roots (DER). `own_root` is of the platform of this machine, whose collateral `own` makes; the rest comes in bundles."""
+    """Trusted roots (DER). `own_root` is of this machine's platform, whose collateral `own` makes; others' is in bundles."""
 
     own_root: bytes
     own: CollateralSource

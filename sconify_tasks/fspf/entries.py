@@ -9,7 +9,7 @@ from struct import Struct
 
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.fspf.reading import U16, U32, Cursor
-from sconify_tasks.fspf.regions import Protection, check_path
+from sconify_tasks.fspf.regions import MAX_PATH, Protection, check_path
 from sconify_tasks.image.entry import Entry, Kind
 
 CONTENT_SIZE = 32
@@ -19,6 +19,7 @@ _FILE = Struct("<Q32s")
 _DEVICE = Struct("<II")
 _ALL_FLAGS = 0xF
 _MODE_BITS = 0o7777
+_MAX_FILE = 1 << 60
 _KINDS = {int(kind): kind for kind in Kind}
 _CLASSES = {int(protection): protection for protection in Protection}
 
@@ -141,12 +142,12 @@ def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[int, bytes, b
     """Take what only this kind has: size and content digest, link target, or device number."""
     if kind is Kind.FILE:
         size, content = cursor.unpack(_FILE)
-        if size >> 63:
+        if size > _MAX_FILE:
             raise MalformedError("range", f"{path[:200]!r} has a size out of range")
         return size, content, b"", (0, 0)
     if kind is Kind.SYMLINK:
         target = cursor.take_prefixed(U16)
-        if not target or b"\0" in target:
+        if not 0 < len(target) <= MAX_PATH or b"\0" in target:
             raise MalformedError("target", f"{path[:200]!r} is a symlink without a proper target")
         return 0, b"", target, (0, 0)
     if kind in (Kind.CHAR, Kind.BLOCK):

@@ -96,6 +96,8 @@ def check_manifest(manifest: Manifest) -> None:
     for entry in manifest.entries:
         if entry.meta.kind is Kind.FILE:
             _check_file(manifest.regions, entry)
+        elif entry.meta.kind is not Kind.SYMLINK and entry.flags & ~Flag.PINNED:
+            raise MalformedError("flags", f"{entry.path[:200]!r} has flags of a file and is none")
         for ancestor in prefixes(entry.path):
             if ancestor in (entry.path, b"/"):
                 continue

@@ -8,7 +8,8 @@ from enum import IntEnum
 
 from sconify_tasks.fspf.errors import MalformedError
 
-MAX_PATH = 0xFFFF
+MAX_PATH = 4095
+"""Linux's PATH_MAX without the zero at its end; of link targets too."""
 
 
 class Protection(IntEnum):

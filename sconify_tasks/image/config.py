@@ -49,10 +49,10 @@ def parse_diff_ids(rootfs: object) -> tuple[Sha256, ...]:
 
 
 def identity_of(config: ImageConfig, diff_ids: tuple[Sha256, ...]) -> str:
-    """SHA-256 hex over layers and config in a normal form, in which engines and registries agree: null, absent and empty are one."""
+    """Hash layers and config (SHA-256 hex) in a normal form: null, absent and empty are one, as engines differ in them."""
     import rfc8785
 
-    normal = {
+    normal: dict[str, Any] = {
         "layers": [str(digest) for digest in diff_ids],
         "platform": [config.os, config.architecture],
         "config": {

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import shown, split
+from sconify_tasks.image.paths import TOUCHED, shown, split
 from sconify_tasks.image.tar_read import Member, Whiteout, members
 
 
@@ -28,7 +28,9 @@ class Node:
         if self.member is None:
             return Entry(path=path, kind=Kind.DIR, mode=0o755)
         entry = self.member.entry
-        return replace(entry, hardlink=b"") if entry.hardlink else entry
+        if entry.hardlink or path in TOUCHED:
+            return replace(entry, hardlink=b"", mtime=0 if path in TOUCHED else entry.mtime)
+        return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def names(path: bytes) -> list[bytes]:
 
 
 def descend(root: Node, path: bytes) -> Iterator[tuple[bytes, Node]]:
-    """The node at `path` and all below it, parents first, siblings in bytewise order."""
+    """Yield the node at `path` and all below it, parents first, siblings in bytewise order."""
     start = find(root, path)
     pending = [(path, start)] if start else []
     while pending:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sconify_tasks.errors import UsageError
 
 WHITEOUT = b".wh."
+# Engines touch these directories when they make a container, so their mtime says nothing: every source gives 0.
+TOUCHED = frozenset({b"/", b"/dev", b"/etc"})
 _LONGEST = 4096
 _LONGEST_NAME = 255
 
@@ -30,7 +32,7 @@ def split(path: bytes) -> tuple[bytes, bytes]:
 
 
 def join(parent: bytes, name: bytes) -> bytes:
-    """The path of `name` in the directory `parent`."""
+    """Return the path of `name` in the directory `parent`."""
     return b"/" + name if parent == b"/" else parent + b"/" + name
 
 
@@ -40,7 +42,7 @@ def below(path: bytes, root: bytes) -> bool:
 
 
 def outermost(roots: list[bytes]) -> list[bytes]:
-    """The roots without those that lie under another root, sorted."""
+    """Return the roots without those that lie under another root, sorted."""
     kept: list[bytes] = []
     for root in sorted(set(roots), key=lambda path: path.split(b"/")):
         if not kept or not below(root, kept[-1]):  # sorted by components, what lies under a root follows it directly

@@ -90,7 +90,7 @@ def find_path(view: LinkView, path: bytes) -> Resolved | None:
 
 
 def _components(path: bytes) -> list[bytes]:
-    """The components still to walk, the next one last; a slash at the end asks for a directory, and `.` stands for it."""
+    """Return the components still to walk, the next one last."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     return parts[::-1]
 

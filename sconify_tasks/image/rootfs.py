@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
@@ -21,7 +21,7 @@ from sconify_tasks.image.config import identity_of, parse_config
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
-from sconify_tasks.image.paths import check_path, join, outermost, shown
+from sconify_tasks.image.paths import TOUCHED, check_path, join, outermost, shown
 from sconify_tasks.image.streams import CHUNK
 from sconify_tasks.image.tar_write import order_key, write_tar
 
@@ -67,7 +67,7 @@ class RootfsSource:
         except OSError as error:
             msg = f"dir:{folder}: {error.strerror}"
             raise UnavailableError(msg, hint="name a folder that holds a root file system") from error
-        self._config = _read_config(self._folder.with_name(self._folder.name + ".json"), platform)
+        self._config = _read_config(Path(f"{self._folder}.json"), platform)
         self._identity = ""
 
     @property
@@ -100,7 +100,8 @@ class RootfsSource:
         """Metadata of one path."""
         with self._parent(path) as (parent, name):
             found = _lstat(parent, name) if parent is not None else None
-            return _entry(path, found, parent, name) if found and parent is not None else None
+            known = found is not None and stat.S_IFMT(found.st_mode) in _KINDS
+            return _entry(path, found, parent, name) if known and found and parent is not None else None
 
     def listdir(self, path: bytes) -> list[bytes]:
         """Names in a directory, sorted; empty for what is none."""
@@ -109,7 +110,7 @@ class RootfsSource:
                 with suppress(NotADirectoryError, FileNotFoundError):
                     fd = os.open(name, _DIRECTORY, dir_fd=parent)
                     try:
-                        return sorted(os.fsencode(child) for child in os.listdir(fd))
+                        return sorted(os.fsencode(child) for child in os.listdir(fd))  # noqa: PTH208
                     finally:
                         os.close(fd)
         return []
@@ -134,11 +135,11 @@ class RootfsSource:
                 msg = f"{shown(path)} has {found.st_size} bytes: more than the {limit} that are read here"
                 raise UsageError(msg, hint="check the path")
             with _open(parent, name, found, path) as file:
-                return file.read(limit)
+                return file.read(min(limit, found.st_size))
 
     @contextmanager
     def layer_files(self) -> Iterator[tuple[Layer, ...]]:
-        """The whole folder as one layer."""
+        """Write the whole folder as one layer."""
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory(prefix="sconify-") as scratch:
@@ -217,7 +218,7 @@ class RootfsSource:
 
 
 def _below(parent: int, name: bytes, path: bytes, found: os.stat_result) -> Iterator[_Seen]:
-    """A path and what lies under it, with one open descriptor per level."""
+    """Yield a path and what lies under it, with one open descriptor per level."""
     if stat.S_IFMT(found.st_mode) not in _KINDS:
         return  # a socket: it means nothing without its process, and tar can't hold it
     yield _Seen(entry=_entry(path, found, parent, name), stat=found, parent=parent, name=name)
@@ -249,7 +250,7 @@ def _level(parent: int, name: bytes, path: bytes) -> tuple[int, bytes, list[byte
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return fd, path, sorted((os.fsencode(child) for child in os.listdir(fd)), reverse=True)
+    return fd, path, sorted((os.fsencode(child) for child in os.listdir(fd)), reverse=True)  # noqa: PTH208
 
 
 def _lstat(parent: int, name: bytes) -> os.stat_result | None:
@@ -260,14 +261,14 @@ def _lstat(parent: int, name: bytes) -> os.stat_result | None:
 
 
 def _entry(path: bytes, found: os.stat_result, parent: int, name: bytes) -> Entry:
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), Kind.FIFO)
+    kind = _KINDS[stat.S_IFMT(found.st_mode)]
     return Entry(
         path=path,
         kind=kind,
         mode=found.st_mode & 0o7777,
         uid=found.st_uid,
         gid=found.st_gid,
-        mtime=found.st_mtime_ns,
+        mtime=0 if path in TOUCHED else found.st_mtime_ns,
         size=found.st_size if kind is Kind.FILE else 0,
         target=os.readlink(name, dir_fd=parent) if kind is Kind.SYMLINK else b"",
         rdev=(os.major(found.st_rdev), os.minor(found.st_rdev)) if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
@@ -276,7 +277,7 @@ def _entry(path: bytes, found: os.stat_result, parent: int, name: bytes) -> Entr
 
 
 def _xattrs(parent: int, name: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """What belongs to the file and not to this host: capabilities and the user's own attributes."""
+    """Read what belongs to the file and not to this host: capabilities and the user's own attributes."""
     path = b"/proc/self/fd/%d/%b" % (parent, name)
     try:
         kept = [
@@ -301,11 +302,11 @@ def _open(parent: int, name: bytes, found: os.stat_result, path: bytes) -> Itera
         fd = os.open(name, _FILE, dir_fd=parent)
     except OSError as error:
         raise _unreadable(path, error) from error
-    with os.fdopen(fd, "rb", buffering=min(CHUNK, max(found.st_size, 1))) as file:
+    with os.fdopen(fd, "rb", buffering=min(CHUNK, max(found.st_size, 2))) as file:
         now = os.fstat(fd)
         if (now.st_dev, now.st_ino, now.st_size) != (found.st_dev, found.st_ino, found.st_size):
             raise _changed(path)
-        yield cast("BinaryIO", file)
+        yield file
 
 
 def _blake3(seen: _Seen) -> Digest:

@@ -29,27 +29,35 @@ class SourceImage(Protocol):
         """
 
     @property
-    def config(self) -> ImageConfig: ...
+    def config(self) -> ImageConfig:
+        """The image config, parsed and checked."""
 
     @property
     def diff_ids(self) -> tuple[Sha256, ...]:
         """Empty for `dir:`."""
 
     def lstat(self, path: bytes) -> Entry | None:
-        """Metadata of one path; None where it, or a parent, does not exist or a parent is not a directory."""
+        """Metadata of one path; None where it, or a parent, does not exist or a parent is not a directory.
+
+        The mtime of `/`, `/dev` and `/etc` is 0 in every source: engines touch these when they make a container.
+        """
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        """Names in a directory, sorted; empty for what is none."""
 
     def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, once. The stream is valid until the next entry is taken.
 
         Every file comes with its content; of files that share an inode, all but the first yielded name that one as
-        `hardlink` (which `lstat` never does). Parents come before children; otherwise the order is the source's own. Raises UsageError naming a root that does not exist.
+        `hardlink` (which `lstat` never does). Parents come before children; otherwise the order is the source's own.
+        Raises UsageError naming a root that does not exist.
         """
 
     def read(self, path: bytes, *, limit: int) -> bytes:
         """Content of a regular file of at most `limit` bytes; UsageError where it is none or larger."""
 
     def layer_files(self) -> AbstractContextManager[tuple[Layer, ...]]:
-        """The layers as uncompressed tars in files, for a sink that lacks them. Costs an export on an engine."""
+        """Give the layers as uncompressed tars in files, for a sink that lacks them. Costs an export on an engine."""
 
     def close(self) -> None:
         """Give back what the source holds (descriptors, an engine's temporary container). May be called twice."""

@@ -103,7 +103,7 @@ def drain(stream: Forward) -> None:
 
 
 def uncompressed(file: BinaryIO) -> BinaryIO:
-    """The layer tar inside a seekable blob: gzip, zstd or plain, told by its first bytes."""
+    """Open the layer tar inside a seekable blob: gzip, zstd or plain, told by its first bytes."""
     magic = file.read(4)
     file.seek(-len(magic), os.SEEK_CUR)
     if magic.startswith(_GZIP):

@@ -191,7 +191,7 @@ class _Info(tarfile.TarInfo):
         following._apply_pax_info(records, archive.encoding, archive.errors)  # type: ignore[attr-defined]  # noqa: SLF001
         following.offset = self.offset
         if "size" in records and following.isreg():
-            archive.offset = following.offset_data + -(-following.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE  # type: ignore[attr-defined]
+            archive.offset = following.offset_data + -(-following.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return following
 
     def _proc_gnulong(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -205,7 +205,7 @@ class _Info(tarfile.TarInfo):
     def _body(self, archive: tarfile.TarFile) -> bytes:
         self._bounded()
         padded = -(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        data: bytes = archive.fileobj.read(padded)  # type: ignore[union-attr]
+        data: bytes = archive.fileobj.read(padded)
         if len(data) != padded:
             msg = "the archive ends inside a header"
             raise tarfile.ReadError(msg)

@@ -51,7 +51,7 @@ class WrittenTar:
 
 
 def order_key(entry: Entry) -> tuple[bool, bytes]:
-    """The one order of a layer: bytewise by path (parents come first), hard links last, because their target must be there."""
+    """Sort by this: bytewise by path, so that parents come first; hard links last, because their target must be there."""
     return bool(entry.hardlink), entry.path
 
 
@@ -91,7 +91,7 @@ class TarWriter:
             msg = f"hard link without an earlier target: {shown(entry.path)}"
             raise ValueError(msg)
         self._last = key
-        self._write(_header(entry))
+        self._write(header(entry))
         if entry.kind is Kind.FILE and not entry.hardlink:
             self._files.add(entry.path)
             return self._add_content(entry, content)
@@ -148,8 +148,8 @@ class TarWriter:
         self._buffer.clear()
 
 
-def _header(entry: Entry) -> bytes:
-    """The pax header, if one is needed, and the ustar header."""
+def header(entry: Entry) -> bytes:
+    """Make the pax header, if one is needed, and the ustar header."""
     check_path(entry.path)
     name = entry.path[1:] or b"."
     if entry.kind is Kind.DIR:
@@ -182,7 +182,7 @@ def _ustar(entry: Entry, *, name: bytes, link: bytes, size: int, flag: bytes) ->
 
 
 def _records(entry: Entry, *, name: bytes, link: bytes, size: int) -> dict[bytes, bytes]:
-    """What the ustar header can't carry. Readers agree that a pax record overrides the header."""
+    """Collect what the ustar header can't carry. Readers agree that a pax record overrides the header."""
     records: dict[bytes, bytes] = {}
     if len(name) > _NAME or not name.isascii():
         records[b"path"] = name

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from sconify_tasks.errors import UsageError
 
+MAX_COMMAND = 1 << 17  # Linux takes no longer argument; shlex's time grows with the square of a word
+
 
 def split(command: str | Sequence[str]) -> tuple[str, ...]:
     """Split as a POSIX shell quotes: no expansion of any kind. Words already split are checked and handed back.
@@ -35,6 +37,8 @@ def check_command(command: str | Sequence[str], *, error: Callable[[str], UsageE
     """Raise what `error` makes for a malformed command; return the feature that is not built yet, or nothing."""
     if any("\0" in part for part in ([command] if isinstance(command, str) else command)):
         raise error("the command has a NUL character")
+    if sum(map(len, command)) > MAX_COMMAND:
+        raise error(f"the command is longer than {MAX_COMMAND} characters")
     if not isinstance(command, str):
         return "a host argument (@@)" if any("@@" in word or "\\@\\@" in word for word in command) else ""
     try:

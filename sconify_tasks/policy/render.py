@@ -31,7 +31,8 @@ class SessionParameters:
     """What a build knows about the session of one image.
 
     `name` is NAMESPACE/SESSION. `environment` comes from `environment.service_environment`. The three `fspf_*` are given
-    together, or not at all when nothing is protected. No `pwd` is `/`. `attested` is false for --disable-session-security-attestation.
+    together, or not at all when nothing is protected. No `pwd` is `/`.
+    `attested` is false for --disable-session-security-attestation.
     """
 
     name: SessionName

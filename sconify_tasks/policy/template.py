@@ -34,7 +34,10 @@ _VARIABLE = re.compile(r"\$\$SCONE::.*?\$\$|\$\$|\$(?:\{([A-Za-z_][A-Za-z0-9_]*)
 
 
 def render_template(template: str, parameters: SessionParameters, *, name: str) -> str:
-    """Fill the template in; `name` is its file's. Raise UsageError for an unknown variable (name and line) or a bad session."""
+    """Fill the template in; `name` is its file's. Raise UsageError for an unknown variable (name and line) or a bad session.
+
+    What the session asks for and is not built yet is for `check_supported` to say, as with any other session.
+    """
     text = dump(_mapping(load(template, name=name), _known(parameters)))
     parse_session(text, name=f"the session from {name}")
     return text

@@ -11,7 +11,7 @@ from sconify_tasks.yaml_nodes import Node
 
 _SAFE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 # A long hex string is plain unless YAML could take it for a number (`12e34`, `0b01`): a letter other than e, not as a prefix.
-_SAFE_HEX = re.compile(r"(?=.{32})[0-9a-f]{2}[0-9a-f]*[a-df][0-9a-f]*")
+_SAFE_HEX = re.compile(r"(?=.{32,128}\Z)[0-9a-f]{2}[0-9a-f]*[a-df][0-9a-f]*")
 _WORDS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
 _FLOW = re.compile(r"[,\[\]{}]")
@@ -33,7 +33,7 @@ class Quoted(str):
 
 def dump(value: Mapping[str, Any]) -> str:
     """Write a mapping of str, int, bool, None, lists and mappings. Raise UsageError for text that is not Unicode."""
-    return "\n".join(_mapping(value, "")) + "\n"
+    return "\n".join(_mapping(value, "") or ["{}"]) + "\n"
 
 
 def values(node: Node) -> Any:

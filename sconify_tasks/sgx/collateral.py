@@ -47,7 +47,7 @@ def parse_collateral(text: str | bytes) -> Collateral:
             raise TypeError("not an object")  # noqa: TRY301
         known = {field.name for field in fields(Collateral)}
         if missing := known - value.keys():
-            raise ValueError(f"{sorted(missing)[0]} is missing")  # noqa: TRY301
+            raise ValueError(f"{min(missing)} is missing")  # noqa: TRY301
         read = {name: _field(name, value[name]) for name in known}
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"collateral is malformed: {error}", hint="expected the JSON of dcap-qvl or a PCCS") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
+from sconify_tasks.elf import LoadSegment, load_image
 from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
 from sconify_tasks.sgx.measurement import EnclaveError
 
@@ -33,8 +34,6 @@ MAX_RUNTIME = 1 << 30
 
 _TCS = Struct("<16xQIIQ8xQQII")
 _TCS_LIMIT = 0xFFF
-_E_SHOFF, _E_SHNUM, _E_SHSTRNDX = slice(0x28, 0x30), slice(0x3C, 0x3E), slice(0x3E, 0x40)
-_ELF_HEADER = 64
 _ZERO_PAGE = bytes(PAGE)
 
 
@@ -64,6 +63,7 @@ class Layout:
     """Everything ECREATE and EADD need, in the order of the format."""
 
     segments: tuple[Segment, ...]
+    file_places: tuple[range, ...]
     entry: int
     config_offset: int
     config: bytes
@@ -75,7 +75,7 @@ class Layout:
         """Yield every measured page, in order. `runtime` is the ELF that the layout was made from, or its sconified form."""
         with _opened(runtime) as file:
             for segment in self.segments:
-                yield from _segment_pages(file, segment)
+                yield from _segment_pages(file, segment, self.file_places)
         for position in range(0, len(self.config), PAGE):
             content = self.config[position : position + PAGE]
             yield Page(offset=self.config_offset + position, flags=REG | READ, content=content)
@@ -85,17 +85,20 @@ class Layout:
 
 def layout(runtime: bytes | Path, config: MeasuredConfig) -> Layout:
     """Lay out the enclave of a runtime ELF (plain or sconified); EnclaveError where it can't be one."""
-    base, entry, segments = _load_segments(runtime)
+    image = load_image(runtime)
+    base, segments = _segments(image.segments)
+    entry = image.entry - base
     encoded = config.encode()
-    config_offset = max(segment.end for segment in segments)
+    config_offset = segments[-1].end
     threads_offset = config_offset + len(encoded)
     end = threads_offset + config.threads * THREAD_PAGES * PAGE
     end += config.heap + config.threads * max(0, config.stack - STACK_PAGES * PAGE)
-    if not 0 <= entry - base < config_offset:
+    if not any(segment.start <= entry < segment.end for segment in segments):
         raise EnclaveError("entry", "the entry point of the runtime lies outside of its segments")
     return Layout(
         segments=segments,
-        entry=entry - base,
+        file_places=image.file_places,
+        entry=entry,
         config_offset=config_offset,
         config=encoded,
         threads_offset=threads_offset,
@@ -110,14 +113,11 @@ def _opened(runtime: bytes | Path) -> nullcontext[BinaryIO] | BinaryIO:
     return nullcontext(io.BytesIO(runtime)) if isinstance(runtime, bytes) else runtime.open("rb")
 
 
-def _load_segments(runtime: bytes | Path) -> tuple[int, int, tuple[Segment, ...]]:
-    """Return BASE, entry point, and the segments relative to BASE in program-header order."""
-    from sconify_tasks.elf import load_segments
-
-    entry, headers = load_segments(runtime)
+def _segments(headers: tuple[LoadSegment, ...]) -> tuple[int, tuple[Segment, ...]]:
+    """Return BASE, and the segments relative to it in program-header order."""
     if not headers:
         raise EnclaveError("segments", "the runtime has no loadable segment")
-    base = min(header.address for header in headers) // PAGE * PAGE
+    base = headers[0].address // PAGE * PAGE
     segments = tuple(
         Segment(
             start=header.address // PAGE * PAGE - base,
@@ -129,37 +129,34 @@ def _load_segments(runtime: bytes | Path) -> tuple[int, int, tuple[Segment, ...]
         )
         for header in headers
     )
-    ordered = sorted(segments, key=lambda segment: segment.start)
-    for before, after in pairwise(ordered):
+    for before, after in pairwise(segments):
         if after.start < before.end:
-            raise EnclaveError("overlap", "two segments of the runtime share a page")
-    if ordered[-1].end > MAX_RUNTIME:
+            raise EnclaveError("overlap", "two segments of the runtime share a page, or are not in ascending order")
+    if segments[-1].end > MAX_RUNTIME:
         raise EnclaveError("segments", "the segments of the runtime span more than a runtime can")
-    return base, entry, segments
+    return base, segments
 
 
-def _segment_pages(file: BinaryIO, segment: Segment) -> Iterator[Page]:
+def _segment_pages(file: BinaryIO, segment: Segment, file_places: tuple[range, ...]) -> Iterator[Page]:
     file.seek(segment.file_offset)
     content = file.read(segment.file_size)
     if len(content) != segment.file_size:
         raise EnclaveError("truncated", "the runtime ends inside a segment")
-    content = bytes(segment.lead) + _without_section_table(content, segment.file_offset)
+    content = bytes(segment.lead) + _without(file_places, content, segment.file_offset)
     for offset in range(segment.start, segment.end, PAGE):
         position = offset - segment.start
         page = content[position : position + PAGE]
         yield Page(offset=offset, flags=segment.flags, content=page.ljust(PAGE, b"\0") if page else _ZERO_PAGE)
 
 
-def _without_section_table(content: bytes, file_offset: int) -> bytes:
-    """Zero the three fields of the ELF header that appending sections changes, so that it leaves MRENCLAVE alone."""
-    if file_offset >= _ELF_HEADER:
-        return content
-    header = bytearray(_ELF_HEADER)
-    header[file_offset:] = content[: _ELF_HEADER - file_offset].ljust(_ELF_HEADER - file_offset, b"\0")
-    for field in (_E_SHOFF, _E_SHNUM, _E_SHSTRNDX):
-        header[field] = bytes(field.stop - field.start)
-    patched = bytes(header[file_offset:]) + content[_ELF_HEADER - file_offset :]
-    return patched[: len(content)]
+def _without(places: tuple[range, ...], content: bytes, start: int) -> bytes:
+    """Zero those ranges of the file in `content`, which begins at `start`: so appending and `strip` leave MRENCLAVE alone."""
+    patched = bytearray(content)
+    for place in places:
+        first, last = max(place.start - start, 0), min(place.stop - start, len(patched))
+        if first < last:
+            patched[first:last] = bytes(last - first)
+    return bytes(patched)
 
 
 def _thread_pages(start: int, entry: int) -> Iterator[Page]:

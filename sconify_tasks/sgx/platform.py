@@ -174,7 +174,7 @@ def parse_platform(state: bytes) -> SimulatedPlatform:
 
 
 def open_platform(folder: Path, now: datetime) -> SimulatedPlatform:
-    """Load the platform kept in a state folder, or make one there. StoreError where the file is damaged or readable by others."""
+    """Load the platform kept in a folder, or make one there. StoreError where the file is damaged or readable by others."""
     path = folder / _STATE_FILE
     state = read_private(path)
     if state is None:
@@ -182,9 +182,7 @@ def open_platform(folder: Path, now: datetime) -> SimulatedPlatform:
     try:
         return parse_platform(state)
     except ValueError as error:
-        raise StoreError(
-            f"{path} is damaged: {error}", hint="restore it, or remove it to get a new simulated platform"
-        ) from error
+        raise StoreError(f"{path} is damaged: {error}", hint="restore it, or remove it to get another") from error
 
 
 def _tcb_info(issued: datetime) -> dict[str, object]:
@@ -303,12 +301,12 @@ def _pair(suffix: str, value: bytes) -> bytes:
 
 
 def _der(tag: int, content: bytes) -> bytes:
-    # Definite lengths below 64 KiB: nothing here is longer.
+    # The shortest form that DER demands, for what occurs here: below 64 KiB.
     length = len(content)
-    size = (
-        bytes([length]) if length < 0x80 else bytes([0x81, length]) if length < 0x100 else b"\x82" + length.to_bytes(2, "big")
-    )  # noqa: PLR2004
-    return bytes([tag]) + size + content
+    if length < 0x80:  # noqa: PLR2004 - one byte says it all
+        return bytes([tag, length]) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(size)]) + size + content
 
 
 def _sign(key: EllipticCurvePrivateKey, data: bytes) -> bytes:

@@ -137,7 +137,7 @@ class Quote:
         return self.header.to_bytes() + self.report.to_bytes()
 
     def to_bytes(self) -> bytes:
-        """The quote as it travels."""
+        """Return the quote as it travels."""
         signature_data = b"".join(
             (
                 _sized(self.signature, 64),

@@ -85,10 +85,10 @@ def verify_quote(
     now: datetime,
     policy: QuotePolicy,
 ) -> VerifiedQuote:
-    """Check a quote against trusted roots (DER). Raises QuoteError, whose `code` is one of:
+    """Check a quote against trusted roots (DER). Raises QuoteError.
 
-    `malformed`, `not-initialised`, `debug`, `untrusted-root`, `collateral`, `invalid` (a signature, chain, date or
-    revocation) and `tcb` (genuine, but its platform's state is not tolerated).
+    Its `code` is one of `malformed`, `not-initialised`, `debug`, `untrusted-root`, `collateral`, `invalid` (a signature,
+    chain, date or revocation) and `tcb` (genuine, but its platform's state is not tolerated).
     """
     quote = parse_quote(data)
     _check_attributes(quote.report, "report")
@@ -109,7 +109,7 @@ def verify_quote(
 
 
 def trusted_root(quote: Quote, roots: tuple[bytes, ...]) -> bytes:
-    """The root (DER) that the quote's own chain ends in, if it is one of `roots`."""
+    """Return the root (DER) that the quote's own chain ends in, if it is one of `roots`."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     claimed = load_chain(quote.pck_chain, length=CHAIN_LENGTH, what="PCK")[-1]
@@ -162,7 +162,7 @@ def _debug_refused(*, debug: bool, simulated: bool) -> QuoteError:
 
 
 def _check_collateral(quote: Quote, collateral: Collateral, now: datetime) -> None:
-    """What dcap-qvl leaves unchecked: the version of the TCB info, its PCE, and CRLs that are not valid yet."""
+    """Check what dcap-qvl leaves open: the version of the TCB info, its PCE, and CRLs that are not valid yet."""
     import dcap_qvl
     from cryptography import x509
 

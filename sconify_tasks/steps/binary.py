@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
@@ -16,7 +17,9 @@ from typing import IO, Any, BinaryIO
 from sconify_cache.digest import Digest
 from sconify_tasks.elf import ElfFacts, inspect, require_architecture
 from sconify_tasks.errors import UsageError
+from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection
+from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.resolve import Resolved, resolve_path
 from sconify_tasks.image.source import SourceImage
@@ -25,7 +28,7 @@ from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.shell_form import native_command
 from sconify_tasks.selection import OPTIONS, select
 from sconify_tasks.services import detect
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BUFFER = 1 << 20
@@ -37,7 +40,7 @@ def run(context: Context) -> Outputs:
     native = context.native()
     config = context.load("config")
     path_variable = _path_variable(config, context)
-    found = _find(native, str(context.options["binary"]), path_variable, config["workdir"], "--binary")
+    found = _find(native, context.options.text("binary"), path_variable, config["workdir"], "--binary")
     words = _command(context, config)
     program = _find(native, words[0], path_variable, config["workdir"], "the command's first word")
     if program.path != found.path:
@@ -48,8 +51,10 @@ def run(context: Context) -> Outputs:
     protected = select(native, context.options).regions().protection(found.path) is Protection.ENCRYPTED
     blobs, digest, size, facts = _read(context, native, found, keep=not protected)
     require_architecture(facts, config["architecture"], name=f"the binary {_text(found.path)}")
-    if not facts.is_pie and not context.options["disable-pie-check"]:
+    if not facts.is_pie and not context.options.flag("disable-pie-check"):
         context.warn(f"{_text(found.path)} is not a position-independent executable (PIE): converted all the same")
+    main = ManifestEntry(meta=replace(found.entry, size=size), content=bytes.fromhex(digest))
+    blobs["entry"] = context.world.store.put(encode_tree([main]), private=True)
     links = _links(native, found, program, _text(found.path), context)
     blobs["command"] = context.world.store.put(json.dumps(list(words)).encode(), private=True)
     return Outputs(
@@ -58,23 +63,23 @@ def run(context: Context) -> Outputs:
             "path": _text(found.path),
             "sha256": digest,
             "size": size,
-            "mode": found.entry.mode & 0o777,
             "protected": protected,
             "architecture": config["architecture"],
             "interpreter": facts.interpreter.decode(errors="replace"),
             "static": facts.static,
             "links": [[link, target] for link, target in sorted(links.items())],
+            **({"original": None} if protected else {}),
         },
     )
 
 
 def _path_variable(config: Mapping[str, Any], context: Context) -> str:
-    environment = service_environment(config["env"], context.options["env"], generate_ld_library_path=False)
+    environment = service_environment(config["env"], context.options.texts("env"), generate_ld_library_path=False)
     return environment.get("PATH") or _DEFAULT_PATH
 
 
 def _command(context: Context, config: Mapping[str, Any]) -> tuple[str, ...]:
-    given = context.options["command"]
+    given = context.options.text("command")
     return split(given) if given else native_command(config["entrypoint"], config["cmd"])
 
 
@@ -110,7 +115,7 @@ def _read(
             digest, size = _copy(content, copy)
             copy.flush()
             facts = inspect(Path(f"/proc/self/fd/{copy.fileno()}"), name=f"the binary {_text(found.path)}")
-        blobs = {"elf": store.adopt(scratch / "elf")} if keep else {}
+        blobs = {"original": store.adopt(scratch / "elf")} if keep else {}
     return blobs, digest, size, facts
 
 
@@ -126,7 +131,7 @@ def _copy(content: BinaryIO, out: IO[bytes]) -> tuple[str, int]:
 def _links(native: SourceImage, found: Resolved, program: Resolved, path: str, context: Context) -> dict[str, str]:
     """Symlinks by which the program is known: those on the way to it, and the service's usual one."""
     links = {_text(link.path): _text(link.target) for link in (*found.links, *program.links)}
-    service = None if context.options["disable-binary-symlink-detection"] else detect(path)
+    service = None if context.options.flag("disable-binary-symlink-detection") else detect(path)
     for link in service.links if service else ():
         entry = native.lstat(link)
         if entry is None:

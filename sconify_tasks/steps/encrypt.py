@@ -7,11 +7,11 @@ to the step that makes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
@@ -22,9 +22,9 @@ from sconify_tasks.fspf.tree import decode_tree, encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import Content, FileRange
+from sconify_tasks.keys import key_id
 from sconify_tasks.layers import StoredLayer, store_layer
-from sconify_tasks.protection import regions_from_facts
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 _EXECUTE = 0o111
 _IN_MEMORY = 1 << 20
@@ -51,8 +51,7 @@ class Sealer:
         """Append the ciphertext of `content` to `out`."""
         start = out.tell()
         sealed = seal_file(self.key, content)
-        for chunk in sealed.chunks:
-            out.write(chunk)
+        out.writelines(sealed.chunks)
         if sealed.size != entry.size:
             raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
         length = out.tell() - start
@@ -63,10 +62,12 @@ class Sealer:
 def run(context: Context) -> Outputs:
     """Yield the ciphertext layer, the manifest entries of everything in it, and an index for the next time."""
     store = context.world.store
-    regions = regions_from_facts(context.fact("regions"))
-    wanted = [entry for entry in decode_tree(store.get(context.blob("tree"))) if regions.protection(entry.path) is Protection.ENCRYPTED]
+    wanted = decode_tree(store.get(context.blob("secret")))
     if not wanted:
-        return Outputs(blobs={"entries": store.put(encode_tree([]), private=True)}, facts={"layer": None, "encrypted": 0})
+        return Outputs(
+            blobs={"entries": store.put(encode_tree([]), private=True)},
+            facts={"layer": None, "layer_facts": None, "encrypted": 0},
+        )
     with store.scratch() as scratch:
         sealer = Sealer(key=context.fspf_key(), path=scratch / "ciphertext", known=_known(context))
         _seal_missing(context, sealer, wanted, scratch)
@@ -79,7 +80,7 @@ def run(context: Context) -> Outputs:
             "entries": store.put(encode_tree([replace(entry, protection=Protection.NONE) for entry in entries]), private=True),
             "index": store.put(json.dumps(index, sort_keys=True).encode(), private=True),
         },
-        facts={"layer": {"diff_id": layer.diff_id, "size": layer.size}, "encrypted": sealer.encrypted},
+        facts={"layer_facts": layer.facts(), "encrypted": sealer.encrypted},
     )
 
 
@@ -102,7 +103,7 @@ def _known(context: Context) -> dict[bytes, Sealed]:
     }
 
 
-def _seal_missing(context: Context, sealer: Sealer, wanted: list[ManifestEntry], scratch: Path) -> None:
+def _seal_missing(context: Context, sealer: Sealer, wanted: Sequence[ManifestEntry], scratch: Path) -> None:
     """Encrypt what no earlier layer has, each content once, in one walk of the native image."""
     missing: dict[bytes, bytes] = {}
     for entry in wanted:
@@ -110,13 +111,12 @@ def _seal_missing(context: Context, sealer: Sealer, wanted: list[ManifestEntry],
             missing.setdefault(entry.content, entry.path)
     by_path = {path: content_id for content_id, path in missing.items()}
     with (scratch / "ciphertext").open("wb") as out, context.native().walk(sorted(by_path)) as stream:
-        for entry, content in stream:
-            content_id = by_path.pop(entry.path, None)
-            if content_id is None:
+        for found, content in stream:
+            content_id = by_path.pop(found.path, None)
+            if content_id is None or content is None:
                 continue
-            assert content is not None
-            with _seekable(entry, content) as readable:
-                sealer.seal(content_id, entry, readable, out)
+            with _seekable(found, content) as readable:
+                sealer.seal(content_id, found, readable, out)
     if by_path:
         raise SconifyError(f"{shown(min(by_path))} is gone from the native image", hint="build again when nothing writes to it")
 
@@ -136,7 +136,7 @@ class _seekable:  # noqa: N801 - a context manager that reads as a function
         copy = self._stack.enter_context(tempfile.TemporaryFile())
         shutil.copyfileobj(self._content, copy, 1 << 20)
         copy.seek(0)
-        return copy  # type: ignore[return-value]
+        return cast("BinaryIO", copy)
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
@@ -154,7 +154,7 @@ def _manifest_entry(entry: ManifestEntry, sealer: Sealer, *, main: str) -> Manif
 
 
 def _layer_items(
-    context: Context, entries: list[ManifestEntry], wanted: list[ManifestEntry], sealer: Sealer
+    context: Context, entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
 ) -> Iterator[tuple[Entry, Content]]:
     """Ciphertext at its place, stubs, and every other kind of entry as it is."""
     stub = context.world.runtime(context.text("architecture"))
@@ -181,14 +181,14 @@ def _layer_items(
         yield Entry(path=STUB_PATH, kind=Kind.FILE, mode=0o755, size=size), FileRange(path=stub, length=size)
 
 
-def _index(wanted: list[ManifestEntry], entries: list[ManifestEntry], layer: StoredLayer, key: bytes) -> Mapping[str, Any]:
+def _index(
+    wanted: Sequence[ManifestEntry], entries: Sequence[ManifestEntry], layer: StoredLayer, key: bytes
+) -> Mapping[str, Any]:
     files = {
         original.content.hex(): (entry.content.hex(), layer.offsets[stored_path(key, entry)], entry.meta.size)
         for original, entry in zip(wanted, entries, strict=True)
         if entry.meta.kind is Kind.FILE
     }
-    from sconify_tasks.keys import key_id
-
     return {"key_id": key_id(key), "files": files}
 
 
@@ -197,8 +197,7 @@ STEP = Step(
     version=1,
     run=run,
     inputs={
-        "tree": "files.tree",
-        "regions": "files.regions",
+        "secret": "files.secret",
         "binary": "binary.path",
         "architecture": "binary.architecture",
         "runtime": "external.runtime",

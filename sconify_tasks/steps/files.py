@@ -1,4 +1,4 @@
-"""files: what is selected of the native image, as a tree with keyed content ids. Nothing is copied yet.
+"""files: what is selected of the native image, as trees with keyed content ids. Nothing is copied yet.
 
 Selected are the protected directories, the plain paths, and the service's own libraries. Each path's class is that of
 its region; a path outside of every region of ours is not selected, even below a selected directory (`--host-path`).
@@ -15,24 +15,34 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.objects import ObjectFacts, read_object
-from sconify_tasks.selection import OPTIONS, select
+from sconify_tasks.selection import OPTIONS, ancestors, select
 from sconify_tasks.services import LOADER_FILES, detect
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 _BUFFER = 1 << 20
+# A program that has nowhere to write temporary files fails in ways that are hard to read.
+WANTED = (b"/tmp", b"/var/tmp")
 
 
 def run(context: Context) -> Outputs:
-    """Yield the tree, the regions, the links that lead to selected paths, and what ELF files in the tree need."""
+    """Yield what is to be encrypted and what is not, the regions, links and parents that lead there, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
     service = _service_paths(context, native)
     regions = selection.regions(service | _absent_pins(context))
     roots = outermost([*selection.encrypted, *selection.plain, *service])
     tree, objects = _scan(context, native, roots, regions, selection.plain)
+    secret = [entry for entry in tree if regions.protection(entry.path) is Protection.ENCRYPTED]
+    public = [entry for entry in tree if regions.protection(entry.path) is not Protection.ENCRYPTED]
+    store = context.world.store
     return Outputs(
-        blobs={"tree": context.world.store.put(encode_tree(tree), private=True)},
+        blobs={
+            "secret": store.put(encode_tree(secret), private=True),
+            "public": store.put(encode_tree(public), private=True),
+            "parents": store.put(encode_tree(_parents(native, context, roots)), private=True),
+        },
         facts={
+            "roots": tuple(sorted(path.decode() for path in selection.encrypted)),
             "regions": [[region.path.decode(), int(region.protection)] for region in regions.regions],
             "links": [[path.decode(), target.decode()] for path, target in sorted(selection.links.items())],
             "objects": [facts.as_json() for facts in objects],
@@ -43,7 +53,7 @@ def run(context: Context) -> Outputs:
 def _service_paths(context: Context, native: SourceImage) -> set[bytes]:
     """Where the service's libraries lie in this image, unless they are not wanted."""
     service = detect(context.text("binary"))
-    if service is None or context.options["disable-copy-service-libraries"]:
+    if service is None or context.options.flag("disable-copy-service-libraries"):
         return set()
     return {path for path in service.libraries if _is_directory(native.lstat(path))}
 
@@ -57,6 +67,13 @@ def _is_directory(entry: Entry | None) -> bool:
     return entry is not None and entry.kind is Kind.DIR
 
 
+def _parents(native: SourceImage, context: Context, roots: list[bytes]) -> list[ManifestEntry]:
+    """Directories that must be there although nobody selected them, and those that lead to what was selected."""
+    wanted = {*WANTED, context.load("config")["workdir"].encode(), context.text("binary").encode(), *roots}
+    below = (path + b"/." if path in WANTED or _is_directory(native.lstat(path)) else path for path in wanted)
+    return ancestors(native, below)
+
+
 def _scan(
     context: Context, native: SourceImage, roots: list[bytes], regions: Regions, plain: frozenset[bytes]
 ) -> tuple[list[ManifestEntry], list[ObjectFacts]]:
@@ -64,17 +81,13 @@ def _scan(
     key = context.world.keys.content_id_key()
     tree: list[ManifestEntry] = []
     objects: list[ObjectFacts] = []
-    digests: dict[bytes, bytes] = {}
     with native.walk(roots) as stream:
         for entry, content in stream:
             if not _selected(entry.path, regions, plain):
                 continue
             digest = b""
-            if entry.kind is Kind.FILE and content is None:
-                digest = digests[entry.hardlink]
-            elif entry.kind is Kind.FILE:
+            if content is not None:
                 digest, facts = _read(entry, content, key)
-                digests[entry.path] = digest
                 objects += [facts] if facts else []
             tree.append(ManifestEntry(meta=entry, content=digest))
     return tree, objects
@@ -102,13 +115,11 @@ def _read(entry: Entry, content: BinaryIO, key: bytes) -> tuple[bytes, ObjectFac
     return hasher.digest(), facts
 
 
-
-
 STEP = Step(
     name="files",
     version=1,
     run=run,
-    inputs={"native": "external.native", "binary": "binary.path"},
+    inputs={"native": "external.native", "binary": "binary.path", "config": "inspect.config"},
     reads=OPTIONS | {"disable-copy-service-libraries"},
     secret=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 
 def run(context: Context) -> Outputs:

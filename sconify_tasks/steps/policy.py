@@ -6,7 +6,7 @@ from sconify_tasks.fspf.names import MANIFEST_PATH
 from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.model import MrEnclave, SessionName
 from sconify_tasks.policy.render import SessionParameters, render
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 
 def run(context: Context) -> Outputs:
@@ -15,13 +15,13 @@ def run(context: Context) -> Outputs:
     config = context.load("config")
     environment = service_environment(
         config["env"],
-        options["env"],
-        copy_native=not options["disable-copy-envvars"],
-        generate_ld_library_path=not options["disable-ld-library-path-in-session"],
+        options.texts("env"),
+        copy_native=not options.flag("disable-copy-envvars"),
+        generate_ld_library_path=not options.flag("disable-ld-library-path-in-session"),
     )
     parameters = SessionParameters(
         name=SessionName(context.text("session")),
-        service=options["service-name"],
+        service=options.text("service-name"),
         mrenclaves=(MrEnclave(context.text("mrenclave")),),
         command=tuple(context.load("command")),
         environment=environment,
@@ -29,9 +29,9 @@ def run(context: Context) -> Outputs:
         fspf_key=context.fspf_key().hex(),
         fspf_tag=context.text("tag"),
         fspf_path=MANIFEST_PATH.decode(),
-        allow_tcb_vulnerabilities=options["allow-tcb-vulnerabilities"],
-        allow_debug_mode=options["allow-debug-mode"],
-        attested=not options["disable-session-security-attestation"],
+        allow_tcb_vulnerabilities=options.flag("allow-tcb-vulnerabilities"),
+        allow_debug_mode=options.flag("allow-debug-mode"),
+        attested=not options.flag("disable-session-security-attestation"),
     )
     return Outputs(blobs={"session": context.world.store.put(render(parameters).encode(), private=True)})
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
+from datetime import UTC, datetime
 
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.sgxs import measure
 from sconify_tasks.sgx.signer import debug_signer
 from sconify_tasks.sgx.sigstruct import build_sigstruct
-from sconify_tasks.steps.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs, Step
 
 
 def run(context: Context) -> Outputs:
@@ -16,22 +16,22 @@ def run(context: Context) -> Outputs:
     options = context.options
     pin = context.fact("pin")
     config = MeasuredConfig(
-        heap=options["heap"],
-        stack=options["stack"],
-        dlopen=int(options["dlopen"]),
-        fork=int(options["fork"]),
-        mprotect=int(options["mprotect"]),
-        threads=options["threads"],
+        heap=options.number("heap"),
+        stack=options.number("stack"),
+        dlopen=options.number("dlopen"),
+        fork=options.number("fork"),
+        mprotect=options.number("mprotect"),
+        threads=options.number("threads"),
         binary=MeasuredBinary(
             path=context.text("path"),
             sha256=context.text("sha256"),
-            size=int(str(context.fact("size"))),
+            size=context.number("size"),
             protected=bool(context.fact("protected")),
         ),
         cas_spki=None if pin is None else str(pin),
     )
     mrenclave = measure(context.world.runtime(context.text("architecture")), config)
-    date = datetime.datetime.fromtimestamp(int(str(context.fact("epoch"))), tz=datetime.UTC)
+    date = datetime.fromtimestamp(context.number("epoch"), tz=UTC)
     sigstruct = build_sigstruct(mrenclave, debug_signer(), debug=True, date=int(date.strftime("%Y%m%d")))
     store = context.world.store
     return Outputs(

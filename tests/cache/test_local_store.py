@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+
 from sconify_cache import local
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
@@ -122,9 +123,24 @@ def test_what_is_planted_in_a_blobs_place_is_not_opened(store, tmp_path, plant):
         case "folder":
             path.mkdir()
     assert not store.has(digest)
-    for read in (store.get, store.open, store.path, store.size):
+    with pytest.raises(MissingBlobError):
+        store.size(digest)
+    for read in (store.get, store.open, store.path):
         with pytest.raises(MissingBlobError):
             read(digest)
+    with store.writer() as blob:
+        blob.write(b"wanted")
+    assert store.get(digest) == b"wanted"
+    store.discard_damaged()
+    assert not list((tmp_path / "store" / "damaged").iterdir())
+
+
+def test_a_folder_in_a_blobs_place_does_not_stop_a_write(store, tmp_path):
+    digest = Digest(blake3(b"wanted").hexdigest())
+    (tmp_path / "store" / "blobs" / digest[:2] / digest[2:] / "inner").mkdir(parents=True)
+    with store.writer() as blob:
+        blob.write(b"wanted")
+    assert store.get(digest) == b"wanted"
 
 
 def test_a_second_open_does_not_hash_again_and_a_changed_file_does(store, monkeypatch):
@@ -173,12 +189,14 @@ def test_asking_what_is_there_writes_nothing(store, tmp_path):
     assert {path: path.stat().st_ctime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_delete_is_idempotent_and_spares_what_was_used_since(store):
+def test_delete_is_idempotent_and_asks_whom_to_spare_when_nobody_can_reach_it(store):
     digest = store.put(b"to go")
     (blob,) = store.iterate()
-    assert not store.delete(digest, unless_used_since_ns=blob.used_ns)
+    asked = []
+    assert not store.delete(digest, spare=lambda used_ns: asked.append((used_ns, store.has(digest))) or True)
+    assert asked == [(blob.used_ns, False)]
     assert store.has(digest)
-    assert store.delete(digest, unless_used_since_ns=blob.used_ns + 1)
+    assert store.delete(digest, spare=lambda _used_ns: False)
     assert not store.has(digest)
     assert not store.delete(digest)
 
@@ -199,7 +217,9 @@ def test_a_listing_is_in_the_order_of_digests(store):
 def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", disk], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", disk], check=False, capture_output=True
+    ).returncode:
         pytest.skip("tmpfs can't be mounted here")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sconify_tasks.fspf.entries import Flag, ManifestEntry
+from sconify_tasks.fspf.entries import NO_FLAGS, Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import Manifest, encode_body, fspf_tag, seal_manifest
 from sconify_tasks.fspf.names import x_name
 from sconify_tasks.fspf.regions import Protection, Region, Regions
@@ -63,7 +63,15 @@ def _refused_files(stored: dict[int, bytes]) -> list[dict[str, Any]]:
 
     def case(name: str, error: str, of: int, parts: list[Any], **fields: str | int) -> dict[str, Any]:
         salt = hashlib.sha256(pattern(of)).digest()
-        return {"name": name, "error": error, "fspf_key": KEY.hex(), "salt": salt.hex(), "size": of, "of": of, "parts": parts} | fields
+        return {
+            "name": name,
+            "error": error,
+            "fspf_key": KEY.hex(),
+            "salt": salt.hex(),
+            "size": of,
+            "of": of,
+            "parts": parts,
+        } | fields
 
     foreign_salt = hashlib.sha256(b"another content").digest()
     return [
@@ -91,7 +99,14 @@ def seal_digest_mismatch() -> dict[str, Any]:
 
     salt = hashlib.sha256(b"claimed").digest()
     stored = AESGCM(derive(KEY, salt, FILE_INFO)).encrypt(bytes(11) + b"\1", b"actual!", None)
-    return {"name": "sealed under another content's salt", "error": "digest", "fspf_key": KEY.hex(), "salt": salt.hex(), "size": 7, "stored": stored.hex()}
+    return {
+        "name": "sealed under another content's salt",
+        "error": "digest",
+        "fspf_key": KEY.hex(),
+        "salt": salt.hex(),
+        "size": 7,
+        "stored": stored.hex(),
+    }
 
 
 REGIONS = Regions.of(
@@ -104,7 +119,9 @@ REGIONS = Regions.of(
 )
 
 
-def entry(path: bytes, kind: Kind, protection: Protection = Protection.NONE, flags: Flag = Flag(0), content: bytes = b"", **meta: Any) -> ManifestEntry:  # noqa: B008, RUF009
+def entry(
+    path: bytes, kind: Kind, protection: Protection = Protection.NONE, flags: Flag = NO_FLAGS, content: bytes = b"", **meta: Any
+) -> ManifestEntry:
     """One entry; `content` is the plaintext that the digest is taken from."""
     if kind is Kind.FILE:
         meta.setdefault("size", len(content))
@@ -117,7 +134,13 @@ ENTRIES = (
     entry(b"/app/caf\xc3\xa9", Kind.FILE, Protection.ENCRYPTED, content=b"name in UTF-8", uid=1000, gid=1000),
     entry(b"/app/late\xff", Kind.FILE, Protection.ENCRYPTED, content=b"", mtime=-1_500_000_000, mode=0o600),
     entry(b"/app/link", Kind.SYMLINK, Protection.ENCRYPTED, target=b"../usr/lib/x", mode=0o777),
-    entry(b"/app/main.py", Kind.FILE, Protection.ENCRYPTED, content=b"print(1)\n", xattrs=((b"user.a", b""), (b"user.b", b"\0\xff"))),
+    entry(
+        b"/app/main.py",
+        Kind.FILE,
+        Protection.ENCRYPTED,
+        content=b"print(1)\n",
+        xattrs=((b"user.a", b""), (b"user.b", b"\0\xff")),
+    ),
     entry(b"/app/public", Kind.DIR, Protection.AUTHENTICATED, mode=0o755),
     entry(b"/app/public/index", Kind.FILE, Protection.AUTHENTICATED, content=b"hello", mode=0o755),
     entry(b"/app/run", Kind.FILE, Protection.ENCRYPTED, Flag.STORED_X, b"#!/bin/sh\n", mode=0o4755),
@@ -147,7 +170,9 @@ def manifests() -> dict[str, Any]:
                 "fspf_tag": fspf_tag(stored).hex(),
                 "body": encode_body(manifest).hex(),
                 "stored": stored.hex(),
-                "regions": [{"path": region.path.hex(), "class": int(region.protection)} for region in manifest.regions.regions],
+                "regions": [
+                    {"path": region.path.hex(), "class": int(region.protection)} for region in manifest.regions.regions
+                ],
                 "entries": [_entry_fields(entry) for entry in manifest.entries],
             }
         )
@@ -184,7 +209,16 @@ def _region(path: bytes, protection: int, zero: int = 0) -> bytes:
     return struct.pack("<H", len(path)) + path + bytes((protection, zero))
 
 
-def _directory(path: bytes, kind: int = 1, protection: int = 0, flags: int = 8, mode: int = 0o755, nanoseconds: int = 0, xattrs: bytes = b"\0\0") -> bytes:
+def _directory(
+    path: bytes,
+    *,
+    kind: int = 1,
+    protection: int = 0,
+    flags: int = 8,
+    mode: int = 0o755,
+    nanoseconds: int = 0,
+    xattrs: bytes = b"\0\0",
+) -> bytes:
     head = struct.pack("<BBHIIIqI", kind, protection, flags, mode, 0, 0, 0, nanoseconds)
     return struct.pack("<H", len(path)) + path + head + xattrs
 
@@ -234,7 +268,11 @@ def _refused_manifests(smallest: Manifest, full: Manifest) -> list[dict[str, Any
         {"name": "a flag in the header", "error": "flags", "stored": (good[:12] + b"\1" + good[13:]).hex()},
         {"name": "a header alone", "error": "truncated", "stored": good[:48].hex()},
         {"name": "half a header", "error": "truncated", "stored": good[:20].hex()},
-        {"name": "a flipped bit in the body", "error": "authentication", "stored": (good[:50] + bytes([good[50] ^ 1]) + good[51:]).hex()},
+        {
+            "name": "a flipped bit in the body",
+            "error": "authentication",
+            "stored": (good[:50] + bytes([good[50] ^ 1]) + good[51:]).hex(),
+        },
         {"name": "another salt", "error": "authentication", "stored": (good[:16] + bytes(32) + good[48:]).hex()},
         {"name": "one byte more", "error": "authentication", "stored": (good + b"\0").hex()},
     ]
@@ -268,7 +306,7 @@ CONFIGS = {
     "smallest": replace(CONFIG, heap=0, stack=0, dlopen=0, mprotect=0, threads=1, cas_spki=None),
     "largest": replace(
         CONFIG, heap=1 << 40, stack=1 << 40, dlopen=2, fork=1, threads=256, binary_fs="ef" * 32,
-        binary=replace(CONFIG.binary, path="/opt/\u00fcn\u2028\U0001f512 \"\\\u001f/x", protected=True),
+        binary=replace(CONFIG.binary, path='/opt/\u00fcn\u2028\U0001f512 "\\\u001f/x', protected=True),
     ),
 }  # fmt: skip
 
@@ -280,7 +318,9 @@ def config_fields(config: MeasuredConfig) -> dict[str, Any]:
 
 def measured_configs() -> dict[str, Any]:
     """Section 4."""
-    cases = [{"name": name, "config": config_fields(config), "encoded": config.encode().hex()} for name, config in CONFIGS.items()]
+    cases = [
+        {"name": name, "config": config_fields(config), "encoded": config.encode().hex()} for name, config in CONFIGS.items()
+    ]
     encoded = CONFIG.encode()
     text = encoded.rstrip(b"\0")
 
@@ -330,10 +370,10 @@ def measured_configs() -> dict[str, Any]:
     }
 
 
-def elf(segments: list[tuple[int, int, int, int, int]], *, entry: int, length: int) -> bytes:
-    """A hand-made ELF64 file: segments are (flags, offset, address, size in file, size in memory)."""
+def elf(segments: list[tuple[int, int, int, int, int]], *, entry: int, length: int, sections: int = 0x1234) -> bytes:
+    """A hand-made ELF64 file: segments are (flags, offset, address, size in file, size in memory); `sections` is e_shoff."""
     header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1" + bytes(9), 2, 62, 1, entry, 64, 0x1234, 0, 64, 56, len(segments), 64, 5, 4
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1" + bytes(9), 2, 62, 1, entry, 64, sections, 0, 64, 56, len(segments), 64, 5, 4
     )
     table = b"".join(
         struct.pack("<IIQQQQQQ", 1, flags, offset, address, address, file_size, memory_size, 4096)
@@ -346,8 +386,8 @@ ELFS = {
     "two segments, one of them with zeros at its end": elf(
         [(5, 0, 0x400000, 300, 300), (6, 300, 0x40212C, 200, 9000)], entry=0x400100, length=500
     ),
-    "segments in descending order with a hole": elf(
-        [(6, 256, 0x20100, 100, 100), (4, 0, 0x10000, 200, 200)], entry=0x10080, length=400
+    "a hole between segments, and the section header table in the first one": elf(
+        [(5, 0, 0x10000, 1000, 1000), (6, 1000, 0x203E8, 100, 100)], entry=0x10080, length=1100, sections=200
     ),
     "a header that no segment loads": elf([(5, 192, 0x7000, 5000, 5000)], entry=0x7010, length=5192),
 }
@@ -378,6 +418,12 @@ def measurements() -> dict[str, Any]:
             "name": "two segments share a page",
             "error": "overlap",
             "elf": elf([(5, 0, 0x1000, 300, 300), (6, 300, 0x1800, 10, 10)], entry=0x1010, length=400).hex(),
+            "config": config_fields(CONFIG),
+        },
+        {
+            "name": "segments in descending order",
+            "error": "overlap",
+            "elf": elf([(6, 256, 0x20100, 100, 100), (4, 0, 0x10000, 200, 200)], entry=0x10080, length=400).hex(),
             "config": config_fields(CONFIG),
         },
         {

@@ -31,14 +31,14 @@ type Binary struct {
 
 // Config is the decoded configuration. What it says is part of MRENCLAVE.
 type Config struct {
-	Heap, Stack         uint64
-	Dlopen              int
-	Fork, Mprotect      int
-	Threads             int
-	Binary              Binary
-	BinaryFS            string
-	CASIdentity         []byte
-	Pages               []byte
+	Heap, Stack    uint64
+	Dlopen         int
+	Fork, Mprotect int
+	Threads        int
+	Binary         Binary
+	BinaryFS       string
+	CASIdentity    []byte
+	Pages          []byte
 }
 
 type document struct {

@@ -78,11 +78,6 @@ type Manifest struct {
 	borders  map[string][]string
 }
 
-// Empty returns a manifest that protects nothing.
-func Empty() *Manifest {
-	return index([]Region{{Path: "/"}}, nil)
-}
-
 // Entry returns the entry of a clean absolute path, or nil.
 func (m *Manifest) Entry(name string) *Entry { return m.byPath[name] }
 
@@ -154,4 +149,9 @@ func clean(parent string) string {
 		return parent
 	}
 	return strings.TrimSuffix(parent, "/")
+}
+
+// WithMain returns a manifest that protects nothing but the original program.
+func WithMain(entry *Entry) *Manifest {
+	return index([]Region{{Path: "/"}}, []*Entry{entry})
 }

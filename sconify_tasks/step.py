@@ -1,4 +1,4 @@
-"""What a step is. One step per file beside this one; a step may use every room below it and never another step.
+"""What a step is. One step per file under `steps/`; a step may use every room below it and never another step.
 
 A step is handed exactly the inputs and options that it declares, so its key can't miss one; touching another raises.
 The same inputs give the same bytes: no clock, no randomness and no environment in `run`.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
-
 from sconify_tasks.events import Detail, Noted, Warned
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ class Context:
     world: World
     native: Callable[[], SourceImage]
     base: Callable[[], SourceImage]
+    fspf_key: Callable[[], bytes] = field(repr=False)
     previous: Outputs | None = None
 
     def warn(self, message: str) -> None:
@@ -80,6 +80,18 @@ class Context:
         value = self.fact(name)
         assert isinstance(value, str), name
         return value
+
+    def number(self, name: str) -> int:
+        """An input that is a whole number."""
+        value = self.inputs[name]
+        assert isinstance(value, int), name
+        return value
+
+    def pairs(self, name: str) -> list[tuple[str, str]]:
+        """An input that is a list of pairs of strings."""
+        value = self.inputs[name]
+        assert isinstance(value, list), name
+        return [(str(first), str(second)) for first, second in value]  # type: ignore[misc, str-unpack]
 
     def blob(self, name: str) -> Digest:
         """An input that is a blob of the store."""

@@ -1,0 +1,73 @@
+"""`sconify_image`: one image, from the command line. stdout carries NAMESPACE/SESSION and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from sconify_tasks.errors import Interrupted, SconifyError
+
+
+def main() -> int:
+    """Entry point of the console script."""
+    return run(sys.argv[1:], variables=os.environ, folder=Path.cwd(), stdout=sys.stdout, stderr=sys.stderr)
+
+
+def run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path, stdout: TextIO, stderr: TextIO) -> int:
+    """Run the command; return the exit code."""
+    from sconify_tasks.ui import lines
+
+    screen = lines(stderr, no_color="--no-color" in arguments or bool(variables.get("NO_COLOR")))
+    try:
+        return _run(arguments, variables=variables, folder=folder, stdout=stdout, stderr=stderr)
+    except SconifyError as error:
+        screen.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        screen.error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        return 1
+
+
+def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path, stdout: TextIO, stderr: TextIO) -> int:
+    from sconify_tasks.command_line import format_help, parse_arguments
+    from sconify_tasks.environment import read_environment
+    from sconify_tasks.option_checks import check
+    from sconify_tasks.ui import lines
+
+    parsed = parse_arguments(arguments) if arguments else None
+    if parsed is None or parsed.help:
+        stdout.write(format_help())
+        return 0
+    options = parsed.options
+    screen = lines(
+        stderr,
+        no_color=options.flag("no-color") or bool(variables.get("NO_COLOR")),
+        verbose=options.flag("verbose"),
+        commands=options.flag("debug"),
+    )
+    for warning in (*parsed.warnings, *check(options)):
+        screen.warn(warning)
+    screen.command(("sconify_image", *arguments))
+
+    from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder
+    from sconify_dodo.front import run as build
+    from sconify_tasks.events import Stream
+    from sconify_tasks.world import open_world
+
+    environment = read_environment(variables).with_options(options)
+    root_key_file = Path(options.text("root-key")) if options.text("root-key") else None
+    world = open_world(environment, project="", events=Stream([screen]), root_key_file=root_key_file)
+    try:
+        order = Order(name="", options=options, resources=resources_folder(environment, folder))
+        code = build(world, [order], jobs=default_jobs(), keep_going=False, debug=options.flag("debug"))
+        if code == 0:
+            stdout.write(full_session_name(world, options) + "\n")
+            stdout.flush()
+    finally:
+        world.close()
+    return code

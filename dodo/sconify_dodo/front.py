@@ -1,0 +1,132 @@
+"""What both front doors do: open the world, make the builds, plan, and run what is stale."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sconify_cache.keys import JSON
+from sconify_dodo.plan import plan
+from sconify_tasks.build import Build, Miss
+from sconify_tasks.environment import Environment
+from sconify_tasks.image.opened import OpenedSource
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.options import Options, session_name
+from sconify_tasks.world import World
+
+DOCUMENTED_RESOURCES = Path("/build-resources")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One image to be built: its name in the output, its options, and where its build resources go."""
+
+    name: str
+    options: Options
+    resources: Path
+
+
+def resources_folder(environment: Environment, folder: Path) -> Path:
+    """Where the documented tool leaves build resources: /build-resources in a container, else beside the user."""
+    return DOCUMENTED_RESOURCES if environment.in_container and DOCUMENTED_RESOURCES.is_dir() else folder / "build-resources"
+
+
+def full_session_name(world: World, options: Options) -> str:
+    """NAMESPACE/SESSION, as given or derived."""
+    namespace = options.text("namespace") or world.keys.namespace(repository=repository(options))
+    return f"{namespace}/{options.text('name') or session_name(options.text('to'))}"
+
+
+def repository(options: Options) -> str:
+    """TO without transport, folder and tag: what the image's keys are derived for, the same on every machine."""
+    from sconify_tasks.image.references import parse_reference, split_layout
+
+    to = options.text("to")
+    transport, _, rest = to.partition(":")
+    if transport == "oci":
+        return split_layout(rest)[0].name
+    reference = parse_reference(rest if transport == "docker" else to)
+    return reference.repository
+
+
+def make_build(world: World, order: Order) -> Build:
+    """One image's build. Nothing is opened yet."""
+    options = order.options
+    epoch = options.number("key-epoch")
+    to = repository(options)
+    native = _source(world, options, "from")
+    base = _source(world, options, "base")
+    fspf_key = cache(lambda: world.keys.fspf_key(repository=to, epoch=epoch))
+    externals: dict[str, Callable[[], JSON]] = {
+        "native": lambda: native().identity,
+        "base": lambda: base().identity,
+        "runtime": lambda: world.runtimes_digest,
+        "fspf_key_id": lambda: world.keys.fspf_key_id(repository=to, epoch=epoch),
+        "epoch": lambda: world.environment.epoch,
+        "session": lambda: full_session_name(world, options),
+        "embedded_pin": lambda: _embedded_pin(world, options),
+        "resources": lambda: str(order.resources),
+    }
+    return Build(
+        name=order.name,
+        options=options,
+        world=world,
+        steps=plan(options),
+        externals=externals,
+        native=native,
+        base=base,
+        fspf_key=fspf_key,
+    )
+
+
+def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool) -> int:
+    """Plan every image, run what is stale, and return the exit code. A run that finds nothing to do imports no doit."""
+    builds = {order.name: make_build(world, order) for order in orders}
+    try:
+        stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
+        for name, build in builds.items():
+            misses = build.plan()
+            if misses:
+                stale[name] = (build, misses)
+        if not stale:
+            return 0
+        from sconify_dodo.tasks import run_tasks, tasks_for
+
+        state = world.environment.cache / "doit.db"
+        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+    finally:
+        for build in builds.values():
+            build.close()
+
+
+def default_jobs() -> int:
+    """As many as there are processors for this process."""
+    return len(os.sched_getaffinity(0))
+
+
+def _source(world: World, options: Options, option: str) -> OpenedSource:
+    def open_image() -> SourceImage:
+        from sconify_tasks.image.references import open_source
+
+        name = options.text(option)
+        return open_source(
+            name,
+            docker=world.docker,
+            platform=options.text("platform"),
+            stat_cache=world.stat_cache(name),
+            default_oci_store=world.images,
+        )
+
+    return OpenedSource(open_image)
+
+
+def _embedded_pin(world: World, options: Mapping[str, object]) -> JSON:
+    """The embedded CAS's key; the CAS is made by the first build that needs it."""
+    if options["cas"] is not None:
+        return None
+    from sconify_tasks.cas.embedded import embedded_pin, open_embedded
+
+    return embedded_pin(world.state) or open_embedded(world.state).spki_hash

@@ -1,0 +1,36 @@
+"""The finished image as the last steps see it: our layers in the store, and the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sconify_cache.digest import Digest
+from sconify_tasks.image.model import BuiltImage, Sha256
+from sconify_tasks.layers import layer_in_store
+from sconify_tasks.step import Context
+
+# From what changes least to what changes most.
+LAYERS = {"copied": "copy", "binary": "sconify", "protected": "encrypt", "manifest": "manifest"}
+
+INPUTS: Mapping[str, str] = {
+    "config": "image.config",
+    "base_layers": "image.base",
+    **{name: f"{step}.layer" for name, step in LAYERS.items()},
+    **{f"{name}_layer": f"{step}.layer_facts" for name, step in LAYERS.items()},
+}
+
+
+def assembled(context: Context) -> BuiltImage:
+    """Put the image together from a step's `INPUTS`."""
+    layers = []
+    for name in LAYERS:
+        blob, facts = context.inputs[name], context.fact(f"{name}_layer")
+        if isinstance(blob, Digest) and isinstance(facts, Mapping):
+            layers.append(layer_in_store(context.world.store, blob, facts))
+    base = context.fact("base_layers")
+    assert isinstance(base, list)
+    return BuiltImage(
+        base_diff_ids=tuple(Sha256(str(digest)) for digest in base),
+        layers=tuple(layers),
+        config=context.world.store.get(context.blob("config")),
+    )

@@ -1,0 +1,204 @@
+"""How images are named: `TRANSPORT:NAME`, and the grammar of references (distribution/reference), read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sconify_tasks.errors import UnavailableError, UsageError
+from sconify_tasks.image.model import Sha256
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from sconify_tasks.image.rootfs import StatCache
+    from sconify_tasks.image.sink import Sink
+    from sconify_tasks.image.source import SourceImage
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?\Z")
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
+_LONGEST = 255
+_HUB = "docker.io"
+_PLATFORM = "linux/amd64"
+_LATER = ("registry", "oci-archive", "docker-archive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """`host:port/repository:tag@digest` with Docker's defaults filled in; no tag and no digest means `latest`."""
+
+    domain: str
+    path: str
+    tag: str = ""
+    digest: Sha256 | None = None
+
+    @property
+    def repository(self) -> str:
+        """The normal form without tag: `docker.io/library/alpine`."""
+        return f"{self.domain}/{self.path}"
+
+    @property
+    def familiar(self) -> str:
+        """As people and engines write it: `alpine:3.10`."""
+        path = self.path.removeprefix("library/") if self.domain == _HUB and self.path.count("/") == 1 else self.path
+        name = path if self.domain == _HUB else f"{self.domain}/{path}"
+        return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def file_name(self) -> str:
+        """The repository as one file name; `+` and `=` are in no reference, so no two repositories share it."""
+        return self.repository.replace("/", "+").replace(":", "=")
+
+    def __str__(self) -> str:
+        return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse as the engines do. UsageError for what they would refuse."""
+    name, at, digest_text = text.partition("@")
+    name, tag = _split_tag(name)
+    domain, _, path = name.partition("/")
+    if not path or not ("." in domain or ":" in domain or domain == "localhost" or domain != domain.lower()):
+        domain, path = _HUB, name
+    if domain in ("index.docker.io", _HUB):
+        domain, path = _HUB, path if "/" in path else f"library/{path}"
+    try:
+        digest = Sha256(digest_text) if at else None
+    except ValueError as error:
+        raise _bad(text, str(error)) from error
+    if len(domain) + len(path) >= _LONGEST or not _DOMAIN.match(domain) or not _PATH.match(path):
+        raise _bad(text, "names are lower case letters and digits, with . _ - between them")
+    if tag is not None and not _TAG.match(tag):
+        raise _bad(text, "a tag is letters, digits, . _ -, at most 128")
+    return Reference(domain=domain, path=path, tag=tag or ("" if digest else "latest"), digest=digest)
+
+
+def open_source(
+    ref: str,
+    *,
+    docker: Callable[[], DockerClient],
+    default_oci_store: Path,
+    platform: str = _PLATFORM,
+    stat_cache: StatCache | None = None,
+) -> SourceImage:
+    """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
+
+    UnavailableError names what is missing; `.name` of the result says which one it is.
+    """
+    transport, rest = _transport(ref)
+    if transport == "dir":
+        from sconify_tasks.image.rootfs import RootfsSource
+
+        return RootfsSource(Path(rest), stat_cache=stat_cache, platform=platform)
+    if transport == "oci":
+        from sconify_tasks.image.oci import OciSource
+
+        folder, tag = split_layout(rest)
+        return OciSource(folder, tag, platform=platform)
+    if ref == "scratch":
+        from sconify_tasks.image.scratch import ScratchSource
+
+        return ScratchSource(platform=platform)
+    return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform)
+
+
+def open_sink(ref: str, *, docker: Callable[[], DockerClient], default_oci_store: Path) -> tuple[Sink, str]:
+    """Open the place that an image named `ref` goes to, and return it with the name the image has there.
+
+    Choosing is as in `open_source`: `docker:NAME`, `oci:DIR[:TAG]`, or a bare name.
+    """
+    transport, rest = _transport(ref)
+    if transport == "dir" or ref == "scratch":
+        msg = f"{ref} can't be written to"
+        raise UsageError(msg, hint="deliver to NAME, docker:NAME or oci:DIR:TAG")
+    if transport == "oci":
+        from sconify_tasks.image.sink_oci import OciSink
+
+        folder, tag = split_layout(rest)
+        return OciSink(folder), tag or "latest"
+    reference = _tagged(rest)
+    client = _client(docker, required=transport == "docker")
+    if client is not None:
+        from sconify_tasks.image.sink_docker import DockerSink
+
+        return DockerSink(client), reference.familiar
+    from sconify_tasks.image.sink_oci import OciSink
+
+    return OciSink(default_oci_store / reference.file_name), reference.tag
+
+
+def split_layout(text: str) -> tuple[Path, str]:
+    """`DIR[:TAG]`; the last colon counts, and a tag has no slash."""
+    folder, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        folder, tag = text, ""
+    if not folder or (tag and not _TAG.match(tag)):
+        msg = f"oci:{text} is not oci:DIR[:TAG]"
+        raise UsageError(msg, hint="a tag is letters, digits, . _ -, at most 128")
+    return Path(folder), tag
+
+
+def _engine_or_store(
+    ref: str, transport: str, rest: str, *, docker: Callable[[], DockerClient], store: Path, platform: str
+) -> SourceImage:
+    reference = parse_reference(rest)
+    client = _client(docker, required=transport == "docker")
+    if client is not None:
+        from sconify_tasks.image.docker import DockerSource
+
+        return DockerSource(client, reference.familiar, platform=platform)
+    from sconify_tasks.image.oci import OciSource
+
+    folder = store / reference.file_name
+    if not folder.is_dir():
+        msg = f"{ref}: no Docker Engine answers, and the local store has no image of that name"
+        raise UnavailableError(msg, hint=f"start the engine, name oci:DIR:TAG, or put a layout at {folder}")
+    return OciSource(folder, str(reference.digest) if reference.digest else reference.tag, platform=platform)
+
+
+def _client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClient | None:
+    """Return the engine's client if an engine answers."""
+    from sconify_tasks.image.engine import connect
+
+    try:
+        return connect(docker)
+    except UnavailableError:
+        if required:
+            raise
+        return None
+
+
+def _transport(ref: str) -> tuple[str, str]:
+    """Split `TRANSPORT:REST`; a bare `app:1` has none, whatever stands before its colon."""
+    head, colon, rest = ref.partition(":")
+    if colon and head in _LATER:
+        msg = f"{ref}: the transport {head}: is not built yet"
+        raise UsageError(msg, hint="use docker:NAME, oci:DIR[:TAG] or dir:ROOTFS")
+    if colon and head in ("docker", "oci", "dir"):
+        if not rest:
+            msg = f"{ref} names nothing"
+            raise UsageError(msg, hint="use docker:NAME, oci:DIR[:TAG] or dir:ROOTFS")
+        return head, rest
+    return "", ref
+
+
+def _tagged(text: str) -> Reference:
+    reference = parse_reference(text)
+    if reference.digest is not None:
+        raise _bad(text, "an image that is made can't have its digest in its name")
+    return reference
+
+
+def _split_tag(name: str) -> tuple[str, str | None]:
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, None)
+
+
+def _bad(text: str, why: str) -> UsageError:
+    return UsageError(f"not an image reference: {text[:200]!r}", hint=why)

@@ -1,0 +1,45 @@
+// Command runtime stands in a sconified image at the path of the original binary and of every encrypted executable.
+//
+// Started first (PID 1 of the container) it measures itself, attests, and runs the program under the shield; started again
+// under its own supervisor it is a stub that becomes the program of its path.
+package main
+
+import (
+	"errors"
+	"os"
+	"runtime/debug"
+
+	"sconify.local/runtime/internal/launch"
+	"sconify.local/runtime/internal/log"
+	"sconify.local/runtime/internal/stub"
+)
+
+func main() {
+	if len(os.Args) > 0 && os.Args[0] == launch.Marker {
+		launch.Child()
+	}
+	level, err := log.Parse(os.Getenv("SCONE_LOG"))
+	logger := log.New(level)
+	if err != nil {
+		stop(logger, err)
+	}
+	name, err := stub.Path()
+	if err != nil {
+		stop(logger, err)
+	}
+	if err := stub.Exec(name, name, os.Args, os.Environ()); !errors.Is(err, stub.ErrAlone) {
+		stop(logger, err)
+	}
+	// The supervisor's own memory counts in the container's limit.
+	debug.SetGCPercent(50)
+	status, err := run(logger)
+	if err != nil {
+		stop(logger, err)
+	}
+	os.Exit(status)
+}
+
+func stop(logger *log.Logger, err error) {
+	logger.Print(log.Fatal, "%v", err)
+	os.Exit(1)
+}

@@ -1,0 +1,178 @@
+package shield
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"sconify.local/runtime/internal/elfsec"
+	"sconify.local/runtime/internal/fspf"
+	"sconify.local/runtime/internal/resolve"
+	"sconify.local/runtime/internal/sys"
+)
+
+// programs are executables in memory whose PT_INTERP was rewritten to the descriptor of a verified interpreter: the
+// kernel itself would open the interpreter's path, and run whatever lies there.
+type programs struct {
+	*Supervisor
+	mutex sync.Mutex
+	byKey map[string]int
+	byID  map[file]*fspf.Entry
+}
+
+func newPrograms(s *Supervisor) *programs {
+	return &programs{Supervisor: s, byKey: make(map[string]int), byID: make(map[file]*fspf.Entry)}
+}
+
+// entry returns what a running or mapped inode is a program of, or nil.
+func (p *programs) entry(id file) *fspf.Entry {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.byID[id]
+}
+
+// logical returns the path of a process's program if it runs from one of our memory files.
+func (p *programs) logical(t *target, process int) string {
+	id, errno := t.executable(process)
+	if errno != 0 {
+		return ""
+	}
+	if entry := p.entry(id); entry != nil {
+		return entry.Path
+	}
+	if entry := p.contents.served(id); entry != nil {
+		return entry.Path
+	}
+	return ""
+}
+
+// interpreter returns the entry of an entry's PT_INTERP; nil for a static program, or when nothing is protected.
+func (p *programs) interpreter(entry *fspf.Entry) (*fspf.Entry, string, error) {
+	image, err := p.image(entry)
+	if err != nil {
+		return nil, "", err
+	}
+	defer image.Close()
+	file, err := elfsec.Open(image, int64(entry.Size))
+	if err != nil {
+		return nil, "", err
+	}
+	name, err := file.Interpreter()
+	if err != nil || name == "" {
+		return nil, "", err
+	}
+	found, err := p.verifiedPath(name)
+	if err != nil && !p.Unprotected {
+		return nil, name, err
+	}
+	return found, name, nil
+}
+
+// verifiedPath resolves a path to a file of the manifest.
+func (s *Supervisor) verifiedPath(name string) (*fspf.Entry, error) {
+	t := &target{Supervisor: s, notification: &notification{pid: uint32(s.self)}, mem: -1}
+	result, errno := resolve.View{Manifest: s.Manifest, Disk: disk{t}}.Walk(name, resolve.Options{Follow: true, Base: "/"})
+	if errno != 0 {
+		return nil, fmt.Errorf("%s: %w", name, errno)
+	}
+	if result.Entry == nil || result.Entry.Kind != fspf.KindFile {
+		return nil, fmt.Errorf("%s is not in the manifest, so it can't be verified", name)
+	}
+	return result.Entry, nil
+}
+
+// image opens an entry's content for the supervisor itself.
+func (p *programs) image(entry *fspf.Entry) (*os.File, error) {
+	fd, err := p.contents.open(entry, 0)
+	if err != nil {
+		return nil, err
+	}
+	return sys.File(fd, entry.Path), nil
+}
+
+// Interpreter opens the interpreter of a program for the caller; ENOENT if it has none.
+func (p *programs) openInterpreter(entry *fspf.Entry) (int, error) {
+	found, _, err := p.interpreter(entry)
+	if err != nil {
+		return -1, err
+	}
+	if found == nil {
+		return -1, syscall.ENOENT
+	}
+	return p.contents.open(found, 0)
+}
+
+// openProgram opens a program whose interpreter will be at the given descriptor. A script is opened as it is.
+func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
+	image, err := p.image(entry)
+	if err != nil {
+		return -1, err
+	}
+	defer image.Close()
+	var magic [4]byte
+	if _, err := image.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
+		return p.contents.open(entry, 0)
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	key := entry.Path + "\x00" + strconv.Itoa(descriptor)
+	kept, found := p.byKey[key]
+	if !found {
+		if kept, err = p.patch(image, entry, descriptor); err != nil {
+			return -1, err
+		}
+		var details syscall.Stat_t
+		if err := syscall.Fstat(kept, &details); err != nil {
+			return -1, err
+		}
+		p.byKey[key] = kept
+		p.byID[file{uint64(details.Dev), details.Ino}] = entry
+	}
+	return sys.Reopen(kept, syscall.O_RDONLY)
+}
+
+// patch copies a program and lets its PT_INTERP header point at a new string behind the file. The string in the mapped
+// segment stays: the loader compares it with the names of libraries.
+func (p *programs) patch(image *os.File, entry *fspf.Entry, descriptor int) (int, error) {
+	decoded, err := elfsec.Open(image, int64(entry.Size))
+	if err != nil {
+		return -1, err
+	}
+	header := decoded.InterpreterHeader()
+	name, err := decoded.Interpreter()
+	if err != nil {
+		return -1, err
+	}
+	if name != "" && p.Unprotected {
+		header = -1 // nothing to verify the interpreter against
+	}
+	fd, _, err := sys.Memfd(baseName(entry.Path), true)
+	if err != nil {
+		return -1, err
+	}
+	out := sys.File(fd, entry.Path)
+	defer out.Close()
+	if _, err := io.Copy(out, io.NewSectionReader(image, 0, int64(entry.Size))); err != nil {
+		return -1, err
+	}
+	if header >= 0 {
+		text := append([]byte("/proc/self/fd/"+strconv.Itoa(descriptor)), 0)
+		offset := (entry.Size + 15) &^ 15
+		var fields [8]byte
+		binary.LittleEndian.PutUint64(fields[:], offset)
+		_, err1 := out.WriteAt(fields[:], header+8) // p_offset
+		binary.LittleEndian.PutUint64(fields[:], uint64(len(text)))
+		_, err2 := out.WriteAt(fields[:], header+32) // p_filesz
+		_, err3 := out.WriteAt(text, int64(offset))
+		if err := errors.Join(err1, err2, err3); err != nil {
+			return -1, err
+		}
+	}
+	return finish(fd, entry, entry.Mode&0o777|0o555)
+}

@@ -1,0 +1,115 @@
+"""What editors and readers get from the option table: the JSON Schema of sconify.yaml, and the table of docs/options.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sconify_tasks.command_line import describe
+from sconify_tasks.option_checks import NOT_BUILT
+from sconify_tasks.option_table import GROUPS, OPTIONS, Option
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?"
+_BEGIN, _END = "<!-- options: begin -->", "<!-- options: end -->"
+MAX_EPOCH = 999_999_999
+
+
+def project_schema() -> dict[str, Any]:
+    """Return the schema of a project file (draft 2020-12). What it refuses, the loader refuses too."""
+    options = {"anyOf": [{"$ref": "#/$defs/options"}, {"type": "null"}]}
+    return {
+        "$schema": DIALECT,
+        "title": "sconify.yaml",
+        "description": "The images that `doit sconify` makes confidential; keys are spelled like the options of sconify_image.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["version", "project", "images"],
+        "properties": {
+            "version": {"const": 1, "description": "version of this file's format"},
+            "project": {
+                "type": "string",
+                "pattern": f"^{NAME_PATTERN}$",
+                "description": "id of the project; keys are derived from it, so it stays when folders are renamed",
+            },
+            "key-epoch": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": MAX_EPOCH,
+                "description": "raise it to encrypt everything under new keys",
+            },
+            "defaults": {
+                **options,
+                "description": "options for every image that does not say otherwise",
+            },
+            "images": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
+                "additionalProperties": options,
+                "description": "the images, each under a name of its own",
+            },
+        },
+        "$defs": {
+            "options": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {option.name: _property(option) for option in OPTIONS if option.yaml},
+            }
+        },
+    }
+
+
+def _property(option: Option) -> dict[str, Any]:
+    value = dict(option.kind.schema)
+    if option.repeat:
+        value = {"anyOf": [value, {"type": "array", "items": value}]}
+    found: dict[str, Any] = {**value, "description": describe(option)}
+    if option.initial not in (None, (), False):
+        found["default"] = option.initial
+    return found
+
+
+def option_tables() -> str:
+    """Return the tables of docs/options.md, one a group, in Markdown."""
+    return "\n".join(_table(group) for group in GROUPS)
+
+
+def write(docs: Path) -> None:
+    """Bring docs/options.md and docs/sconify.schema.json up to date."""
+    page = docs / "options.md"
+    page.write_text(with_tables(page.read_text()))
+    (docs / "sconify.schema.json").write_text(schema_text())
+
+
+def schema_text() -> str:
+    """Return the schema as the file holds it."""
+    return json.dumps(project_schema(), indent=2) + "\n"
+
+
+def with_tables(page: str) -> str:
+    """Put today's tables between the two marks of the page."""
+    before, _, rest = page.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    return f"{before}{_BEGIN}\n\n{option_tables()}\n{_END}{after}"
+
+
+def _table(group: str) -> str:
+    rows = [_row(option) for option in OPTIONS if option.group == group]
+    return "\n".join(
+        [f"### {group.capitalize().replace('Scone', 'SCONE')}", "", "| option | meaning |", "|---|---|", *rows, ""]
+    )
+
+
+def _row(option: Option) -> str:
+    names = [f"-{option.short}"] if option.short else []
+    names.append(f"--{option.name}" + (f"={option.metavar}" if option.metavar else ""))
+    names += [f"--{alias}" for alias in option.aliases]
+    notes = [f"formerly {', '.join(f'`--{name}`' for name in option.former)}"] if option.former else []
+    if option.name in NOT_BUILT:
+        notes.append("**not built yet: an error**")
+    if not option.yaml:
+        notes.append("not in sconify.yaml")
+    text = describe(option) + (f" — {'; '.join(notes)}" if notes else "")
+    return "| " + ", ".join(f"`{name}`" for name in names).replace("|", "\\|") + " | " + text.replace("|", "\\|") + " |"

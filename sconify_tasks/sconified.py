@@ -1,0 +1,258 @@
+"""The sconified ELF: the runtime with config, signature and payload appended as sections (docs/formats.md section 5).
+
+Nothing of the runtime's segments changes, so that MRENCLAVE does not depend on what was appended, and the payload is
+copied as it lies: half a gigabyte costs no more than copying it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO
+
+from sconify_tasks.elf import ElfSection, load_image, sections
+from sconify_tasks.errors import StoreError, UsageError
+from sconify_tasks.sgx.measured_config import MeasuredConfig, decode_config
+from sconify_tasks.sgx.measurement import EnclaveError
+from sconify_tasks.sgx.sigstruct import Sigstruct, parse_sigstruct
+
+CONFIG, SIGNATURE, ELF, FILE_SYSTEM = ".sconify.config", ".sconify.sig", ".sconify.elf", ".sconify.fs"
+ORDER = (CONFIG, SIGNATURE, ELF, FILE_SYSTEM)
+"""The one order of the sections, so that the same content gives the same bytes."""
+
+ALIGNMENT = 4096
+_BUFFER = 1 << 20
+_MAX_CONFIG = 1 << 16
+_EHDR = Struct("<16sHHIQQQIHHHHHH")
+_SHDR = Struct("<IIQQQQIIQQ")
+_PROGBITS, _STRTAB = 1, 3
+_TABLE_ALIGNMENT = 8
+_NULL_HEADER = bytes(_SHDR.size)
+_MAX_SECTIONS = 1024
+_MAX_NAMES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a section lies in the file."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sconified:
+    """What a sconified ELF carries. The signature is parsed, not verified."""
+
+    config: MeasuredConfig
+    sigstruct: Sigstruct
+    sections: Mapping[str, Place]
+
+
+def write_sconified(runtime: Path, out: Path | BinaryIO, contents: Mapping[str, bytes | Path]) -> None:
+    """Append `contents` (by section name, in any order) to `runtime`; a path is written whole or not at all, mode 0755."""
+    unknown = contents.keys() - set(ORDER)
+    if unknown:
+        raise ValueError(f"not sections of a sconified ELF: {sorted(unknown)}")
+    ordered = [(name, contents[name]) for name in ORDER if name in contents]
+    if isinstance(out, Path):
+        with _atomic(out) as file:
+            _write(runtime, file, ordered)
+    else:
+        _write(runtime, out, ordered)
+
+
+def read_sconified(path: Path) -> Sconified:
+    """Find and parse the sections; EnclaveError for anything but one proper sconified ELF."""
+    places = _places(path)
+    with path.open("rb") as file:
+        config = decode_config(_content(file, places, CONFIG))
+        sigstruct = parse_sigstruct(_content(file, places, SIGNATURE))
+    payload = places.get(ELF)
+    if (payload is None) is not config.binary.protected or (payload and payload.size != config.binary.size):
+        raise EnclaveError("payload", f"{path.name}: the section {ELF} is not as the measured config says")
+    if (FILE_SYSTEM in places) is not (config.binary_fs is not None):
+        raise EnclaveError("payload", f"{path.name}: the section {FILE_SYSTEM} is not as the measured config says")
+    return Sconified(config=config, sigstruct=sigstruct, sections=places)
+
+
+def _places(path: Path) -> dict[str, Place]:
+    length = path.stat().st_size
+    found: dict[str, Place] = {}
+    for section in sections(path, name=path.name):
+        if not section.name.startswith(".sconify."):
+            continue
+        if section.name not in ORDER or section.name in found or section.type != "SHT_PROGBITS":
+            raise EnclaveError("section", f"{path.name}: unexpected section {section.name[:40]}")
+        _check_place(path, section, length)
+        found[section.name] = Place(offset=section.offset, size=section.size)
+    return found
+
+
+def _check_place(path: Path, section: ElfSection, length: int) -> None:
+    if section.offset % ALIGNMENT or section.offset + section.size > length:
+        raise EnclaveError("section", f"{path.name}: the section {section.name} is not aligned, or goes beyond the file")
+
+
+def _content(file: BinaryIO, places: Mapping[str, Place], name: str) -> bytes:
+    place = places.get(name)
+    if place is None:
+        raise EnclaveError("section", f"the file has no section {name}", hint="it is no sconified binary: sconify it first")
+    if place.size > _MAX_CONFIG:
+        raise EnclaveError("section", f"the section {name} has {place.size} bytes")
+    file.seek(place.offset)
+    return file.read(place.size)
+
+
+def _write(runtime: Path, out: BinaryIO, contents: list[tuple[str, bytes | Path]]) -> None:
+    """Write front to back: every place is known before the first byte, so `out` may be a pipe or a hash."""
+    with runtime.open("rb") as source:
+        fields = _header_fields(source, runtime)
+        old_table = range(int(fields[6]), int(fields[6]) + int(fields[11]) * int(fields[12]))
+        headers, names = _own_sections(source, fields, runtime)
+        runtime_size = os.fstat(source.fileno()).st_size
+        end, appended = runtime_size, []
+        for name, content in contents:
+            offset, size = _aligned(end, ALIGNMENT), _size(content)
+            appended.append(_SHDR.pack(_name(names, name), _PROGBITS, 0, 0, offset, size, 0, 0, ALIGNMENT, 0))
+            end = offset + size
+        index = _name_table_index(fields, headers, names)
+        headers[index] = _SHDR.pack(_SHDR.unpack(headers[index])[0], _STRTAB, 0, 0, end, len(names), 0, 0, 1, 0)
+        table_offset = _aligned(end + len(names), _TABLE_ALIGNMENT)
+        fields[6], fields[11], fields[12], fields[13] = table_offset, _SHDR.size, len(headers) + len(appended), index
+        _copy_runtime(source, out, _EHDR.pack(*fields), old_table, runtime_size)
+    end = runtime_size
+    for (_, content), header in zip(contents, appended, strict=True):
+        _, _, _, _, offset, size, *_ = _SHDR.unpack(header)
+        out.write(bytes(offset - end))
+        _append(out, content, size)
+        end = offset + size
+    out.write(names + bytes(table_offset - end - len(names)))
+    out.write(b"".join((*headers, *appended)))
+
+
+def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytes, old_table: range, size: int) -> None:
+    """Copy the runtime under its new header; zeros take the place of its old section header table.
+
+    Linkers put that table anywhere, Go's into the first segment. It is not measured, and `strip` would drop it.
+    """
+    out.write(header)
+    source.seek(len(header))
+    if len(header) <= old_table.start < old_table.stop <= size:
+        _copy(source, out, old_table.start - len(header))
+        out.write(bytes(len(old_table)))
+        source.seek(old_table.stop)
+    _copy(source, out, size - source.tell())
+
+
+def _header_fields(source: BinaryIO, runtime: Path) -> list[bytes | int]:
+    """Return the ELF header's fields, of a file that is known to be a proper ELF."""
+    load_image(runtime, name=f"the runtime {runtime.name}")
+    return list(_EHDR.unpack(source.read(_EHDR.size)))
+
+
+def _own_sections(source: BinaryIO, fields: list[bytes | int], runtime: Path) -> tuple[list[bytes], bytearray]:
+    """Return the runtime's own section headers and section names; none where it has no section header table."""
+    offset, entry_size, count, names_index = (int(fields[number]) for number in (6, 11, 12, 13))
+    if not offset or not count:
+        return [], bytearray(b"\0")
+    if entry_size != _SHDR.size or count > _MAX_SECTIONS or names_index >= count:
+        raise UsageError(f"the runtime {runtime.name} has an unusual section header table", hint="build the runtime again")
+    source.seek(offset)
+    table = source.read(count * _SHDR.size)
+    headers = [table[position : position + _SHDR.size] for position in range(0, len(table), _SHDR.size)]
+    if len(headers) != count or len(headers[-1]) != _SHDR.size:
+        raise UsageError(f"the runtime {runtime.name} is truncated", hint="build the runtime again")
+    _, _, _, _, names_offset, names_size, *_ = _SHDR.unpack(headers[names_index])
+    if names_size > _MAX_NAMES:
+        raise UsageError(f"the runtime {runtime.name} has unusually many section names", hint="build the runtime again")
+    source.seek(names_offset)
+    return headers, bytearray(source.read(names_size))
+
+
+def _name_table_index(fields: list[bytes | int], headers: list[bytes], names: bytearray) -> int:
+    """Index of the section that holds the names: the runtime's own, or a new one."""
+    if headers:
+        return int(fields[13])
+    headers += (_NULL_HEADER, _SHDR.pack(_name(names, ".shstrtab"), _STRTAB, 0, 0, 0, 0, 0, 0, 1, 0))
+    return 1
+
+
+def _name(names: bytearray, name: str) -> int:
+    offset = len(names)
+    names += name.encode() + b"\0"
+    return offset
+
+
+def _aligned(position: int, alignment: int) -> int:
+    return position + -position % alignment
+
+
+def _size(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _append(out: BinaryIO, content: bytes | Path, size: int) -> None:
+    if isinstance(content, bytes):
+        out.write(content)
+        return
+    with content.open("rb") as source:
+        _copy(source, out, size)
+
+
+def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
+    """Copy exactly `size` bytes, inside the kernel where both are files."""
+    left = size
+    if _is_plain_file(out):
+        out.flush()
+        left = _copy_in_kernel(source.fileno(), out.fileno(), source.tell(), out.tell(), size)
+        source.seek(size - left, io.SEEK_CUR)
+        out.seek(size - left, io.SEEK_CUR)
+    while left:
+        block = source.read(min(_BUFFER, left))
+        if not block:
+            raise StoreError("a file became shorter while it was being copied", hint="build again when nothing writes to it")
+        out.write(block)
+        left -= len(block)
+
+
+def _copy_in_kernel(source: int, out: int, source_offset: int, out_offset: int, left: int) -> int:
+    """Copy as much as the kernel will; return how many bytes are left."""
+    while left:
+        try:
+            copied = os.copy_file_range(source, out, left, source_offset, out_offset)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF):
+                return left
+            raise StoreError(f"copying the payload failed: {error.strerror}", hint="look for a full disk") from error
+        if not copied:
+            return left
+        source_offset, out_offset, left = source_offset + copied, out_offset + copied, left - copied
+    return left
+
+
+def _is_plain_file(out: BinaryIO) -> bool:
+    # The very classes that open() returns: a wrapper that hashes what is written must see every byte.
+    return type(out) in (io.BufferedWriter, io.BufferedRandom, io.FileIO) and stat.S_ISREG(os.fstat(out.fileno()).st_mode)
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that appears under its name only when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.chmod(0o755)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,34 @@
+"""deliver: the image to where `--to` says: an engine, or an OCI layout."""
+
+from __future__ import annotations
+
+from sconify_tasks.assembled import INPUTS, assembled
+from sconify_tasks.image.references import open_sink
+from sconify_tasks.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield what the sink knows the image by. A delivery that fails leaves the name as it was."""
+    world = context.world
+    sink, name = open_sink(context.options.text("to"), docker=world.docker, default_oci_store=world.images)
+    delivered = sink.deliver(assembled(context), context.base(), name)
+    context.note(f"delivered {delivered.config_digest} as {name}")
+    return Outputs(facts={"identity": delivered.identity, "config": str(delivered.config_digest)})
+
+
+def holds(context: Context, outputs: Outputs) -> bool:
+    """Whether the image is still there."""
+    world = context.world
+    sink, name = open_sink(context.options.text("to"), docker=world.docker, default_oci_store=world.images)
+    return sink.present(name, str(outputs["identity"]))
+
+
+STEP = Step(
+    name="deliver",
+    version=1,
+    run=run,
+    holds=holds,
+    # What was not verified is not delivered.
+    inputs={**INPUTS, "verified": "verify.protected"},
+    reads=frozenset({"to"}),
+)

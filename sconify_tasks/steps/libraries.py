@@ -1,0 +1,125 @@
+"""libraries: the shared objects and the loader that the program and the selected ELF files need, as a tree.
+
+They are not secret: they are copied as they are, and verified when they are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sconify_cache.keys import content_id_of
+from sconify_tasks.fspf.entries import Flag, ManifestEntry
+from sconify_tasks.fspf.tree import encode_tree
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.libraries import Closure, Dependent, closure
+from sconify_tasks.policy.environment import service_environment
+from sconify_tasks.selection import ancestors
+from sconify_tasks.step import Context, Outputs, Step
+
+# glibc opens these by name at run time: no DT_NEEDED tells of them.
+_OPENED_BY_GLIBC = (b"libgcc_s.so.1", b"libnss_files.so.2", b"libnss_dns.so.2", b"libresolv.so.2")
+
+
+def run(context: Context) -> Outputs:
+    """Yield the tree of the closure, and the symlinks under which its objects are looked for."""
+    if context.options.flag("disable-copy-shared-object-dependencies") or context.fact("static"):
+        return _outputs(context, [], [], {})
+    native = context.native()
+    found = closure(
+        native,
+        context.text("binary").encode(),
+        dlopened=_dependents(context),
+        ld_library_path=_library_path(context).encode(),
+    )
+    _explain(context, found)
+    links = {link.path: link.target for library in found.libraries for link in library.links}
+    tree = list(_tree(context, native, {library.resolved for library in found.libraries}))
+    parents = ancestors(native, [*links, *(entry.path for entry in tree)])
+    return _outputs(context, tree, parents, links)
+
+
+def _dependents(context: Context) -> Iterator[Dependent]:
+    """What is loaded later: extension modules among the selected files, and what glibc opens by itself."""
+    if "ld-linux" in context.text("interpreter"):
+        yield Dependent(path=context.text("binary").encode(), needed=_OPENED_BY_GLIBC)
+    objects = context.fact("objects")
+    assert isinstance(objects, list)
+    for facts in objects:
+        assert isinstance(facts, Mapping)
+        yield _dependent(facts)
+
+
+def _dependent(facts: Mapping[str, Any]) -> Dependent:
+    return Dependent(
+        path=facts["path"].encode(),
+        needed=tuple(name.encode() for name in facts["needed"]),
+        rpath=facts["rpath"].encode(),
+        runpath=facts["runpath"].encode(),
+    )
+
+
+def _library_path(context: Context) -> str:
+    environment = service_environment(
+        context.load("config")["env"],
+        context.options.texts("env"),
+        copy_native=not context.options.flag("disable-copy-envvars"),
+        generate_ld_library_path=not context.options.flag("disable-ld-library-path-in-session"),
+    )
+    return environment.get("LD_LIBRARY_PATH", "")
+
+
+def _explain(context: Context, found: Closure) -> None:
+    for library in found.libraries:
+        who = ", ".join(path.decode(errors="replace") for path in library.needed_by[:3])
+        context.detail(f"library {library.path.decode(errors='replace')}, needed by {who}")
+    for missing in found.missing:
+        name, who = (text.decode(errors="replace") for text in (missing.name, missing.needed_by))
+        if missing.name not in _OPENED_BY_GLIBC:
+            context.detail(f"{who} asks for {name}, which can't be loaded in the native image either: {missing.reason}")
+
+
+def _tree(context: Context, native: SourceImage, paths: Iterable[bytes]) -> Iterator[ManifestEntry]:
+    key = context.world.keys.content_id_key()
+    with native.walk(sorted(paths)) as stream:
+        for entry, content in stream:
+            if content is not None:
+                digest = bytes.fromhex(content_id_of(key, content))
+                yield ManifestEntry(meta=entry, flags=Flag.CLOSURE, content=digest)
+
+
+def _outputs(
+    context: Context, tree: Iterable[ManifestEntry], parents: Iterable[ManifestEntry], links: Mapping[bytes, bytes]
+) -> Outputs:
+    store = context.world.store
+    return Outputs(
+        blobs={
+            "tree": store.put(encode_tree(tree), private=True),
+            "parents": store.put(encode_tree(parents), private=True),
+        },
+        facts={"links": [[path.decode(), target.decode()] for path, target in sorted(links.items())]},
+    )
+
+
+STEP = Step(
+    name="libraries",
+    version=1,
+    run=run,
+    inputs={
+        "native": "external.native",
+        "binary": "binary.path",
+        "static": "binary.static",
+        "interpreter": "binary.interpreter",
+        "objects": "files.objects",
+        "config": "inspect.config",
+    },
+    reads=frozenset(
+        {
+            "disable-copy-envvars",
+            "disable-copy-shared-object-dependencies",
+            "disable-ld-library-path-in-session",
+            "env",
+        }
+    ),
+    secret=True,
+)

@@ -1,0 +1,106 @@
+"""resources: the session and a Dockerfile with its layers, where the documented tool leaves them.
+
+The folder is enough to make the image again without this tool. The session holds keys: mode 0600.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sconify_tasks.assembled import INPUTS, assembled
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.image.model import BuiltImage, Layer
+from sconify_tasks.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Write the files; yield nothing that others need."""
+    folder, session = _places(context)
+    text = context.world.store.get(context.blob("session"))
+    image = assembled(context)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        session.parent.mkdir(parents=True, exist_ok=True)
+        names = [_layer(folder, number, layer) for number, layer in enumerate(image.layers)]
+        _write(folder / "Dockerfile", dockerfile(context.options.text("base"), image, names).encode(), mode=0o644)
+        _write(session, text, mode=0o600)
+    except OSError as error:
+        raise SconifyError(f"build resources can't be written to {error.filename}: {error.strerror}") from error
+    return Outputs(facts={"layers": tuple(names)})
+
+
+def holds(context: Context, outputs: Outputs) -> bool:
+    """Whether the files are still there; the session byte for byte."""
+    folder, session = _places(context)
+    names = outputs["layers"]
+    assert isinstance(names, list)
+    try:
+        written = session.read_bytes() == context.world.store.get(context.blob("session"))
+    except OSError:
+        return False
+    return written and all((folder / str(name)).exists() for name in ("Dockerfile", *names))
+
+
+def dockerfile(base: str, image: BuiltImage, layers: list[str]) -> str:
+    """A Dockerfile that adds our layers to the base and sets what the config sets."""
+    config = json.loads(image.config)["config"]
+    lines = [f"FROM {base}"]
+    lines += [f"ADD {name} /" for name in layers]
+    lines += [f"ENV {name}={json.dumps(value)}" for name, _, value in (item.partition("=") for item in config["Env"])]
+    lines += [f"USER {config['User']}"] if config.get("User") else []
+    lines += [f"EXPOSE {port}" for port in sorted(config.get("ExposedPorts", {}))]
+    lines += [f"VOLUME {json.dumps(sorted(config['Volumes']))}"] if config.get("Volumes") else []
+    lines += [f"STOPSIGNAL {config['StopSignal']}"] if config.get("StopSignal") else []
+    lines += [f"ENTRYPOINT {json.dumps(config['Entrypoint'])}", "CMD []"]
+    return "\n".join(lines) + "\n"
+
+
+def _places(context: Context) -> tuple[Path, Path]:
+    """The folder of the resources, and the session's file."""
+    folder = Path(context.text("folder"))
+    given = context.options.text("session")
+    return folder, Path(str(given)) if given else folder / "session.yml"
+
+
+def _layer(folder: Path, number: int, layer: Layer) -> str:
+    """Put a layer beside the Dockerfile, without copying its bytes where the file system can share them."""
+    import shutil
+
+    name = f"layer-{number}-{layer.diff_id.removeprefix('sha256:')[:16]}.tar"
+    target = folder / name
+    if target.exists() and target.stat().st_size == layer.size:
+        return name
+    for old in folder.glob(f"layer-{number}-*.tar"):
+        old.unlink()
+    temporary = target.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(layer.path, temporary)
+    except OSError:
+        shutil.copyfile(layer.path, temporary)
+    temporary.replace(target)
+    return name
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file whole or not at all, with its mode from the first byte on."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+STEP = Step(
+    name="resources",
+    version=1,
+    run=run,
+    holds=holds,
+    inputs={**INPUTS, "session": "policy.session", "folder": "external.resources", "verified": "verify.protected"},
+    reads=frozenset({"base", "session"}),
+    secret=True,
+)

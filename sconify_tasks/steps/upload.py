@@ -1,0 +1,53 @@
+"""upload: the session into the CAS. An equal one is left as it is; a changed one becomes the next version."""
+
+from __future__ import annotations
+
+from sconify_tasks.cas.choose import OPTIONS, open_cas
+from sconify_tasks.cas.interface import Cas, put_session
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.policy.model import SessionName
+from sconify_tasks.step import Context, Outputs, Step
+
+
+def run(context: Context) -> Outputs:
+    """Yield the hash that the CAS knows the session by."""
+    cas = _open(context)
+    text = context.world.store.get(context.blob("session")).decode()
+    namespace = SessionName(context.text("name")).namespace
+    if namespace is not None and (context.options.flag("create-namespace") or context.options["namespace"] is None):
+        cas.create_namespace(namespace)
+    session_hash = put_session(cas, text, update_if_exists=not context.options.flag("disable-update-session-if-exists"))
+    return Outputs(facts={"hash": session_hash})
+
+
+def holds(context: Context, outputs: Outputs) -> bool:
+    """Whether the embedded CAS still serves that version. A remote CAS keeps what it took: it is not asked again."""
+    if context.options["cas"] is not None:
+        return True
+    try:
+        return _open(context).read_session(context.text("name")).hash == outputs["hash"]
+    except SconifyError:
+        return False
+
+
+def _open(context: Context) -> Cas:
+    pin = context.fact("pin")
+    environment = context.world.environment
+    return open_cas(context.options, state=environment.state, home=environment.home, pin=None if pin is None else str(pin))
+
+
+STEP = Step(
+    name="upload",
+    version=1,
+    run=run,
+    holds=holds,
+    # The image goes first: a session must not name an image that could not be delivered.
+    inputs={
+        "session": "policy.session",
+        "name": "external.session",
+        "pin": "cas.pin",
+        "delivered": "deliver.identity",
+    },
+    reads=OPTIONS | {"create-namespace", "namespace", "disable-update-session-if-exists"},
+    secret=True,
+)

@@ -1,0 +1,105 @@
+"""Events as plain lines on one stream, for people. stdout is never touched: it carries results only.
+
+One event, one line (details excepted). Nothing from an image reaches the terminal as a control sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.events import Detail, Event, Noted, StepFailed, StepFinished, StepStarted, Warned
+
+_RESET = "\x1b[0m"
+_COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "dim": "\x1b[2m"}
+_NOT_WORTH_SAYING = 0.05
+
+
+class TextStream(Protocol):
+    """What is written to: sys.stderr, or a test's buffer."""
+
+    def write(self, text: str, /) -> object:
+        """Write text."""
+
+    def flush(self) -> object:
+        """Hand on what was written."""
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """A subscriber of the event stream that writes lines. `verbose` shows details, cached steps and reasons."""
+
+    stream: TextStream
+    color: bool = False
+    verbose: bool = False
+    commands: bool = False
+
+    def __call__(self, event: Event) -> None:
+        """Write what the event says, if anything."""
+        line = self._line(event)
+        if line:
+            self._write(line)
+
+    def error(self, error: SconifyError) -> None:
+        """Write an error: the thing and the reason, then the next move."""
+        hint = f" ({_clean(error.hint)})" if error.hint else ""
+        self._write(f"{self._paint('red', 'Error:')} {_clean(error.message)}{hint}")
+
+    def warn(self, message: str) -> None:
+        """Write a warning."""
+        self._write(f"{self._paint('yellow', 'Warning:')} {_clean(message)}")
+
+    def command(self, words: tuple[str, ...]) -> None:
+        """Write a command that is about to run; only with -x."""
+        if self.commands:
+            import shlex
+
+            self._write(f"+ {_clean(shlex.join(words))}")
+
+    def _line(self, event: Event) -> str:
+        where = f"{_clean(event.image)}: " if event.image else ""
+        text = ""
+        if isinstance(event, StepStarted):
+            why = self._paint("dim", f" ({_clean(event.why)})") if event.why and self.verbose else ""
+            text = f"{where}{event.step}{why}"
+        elif isinstance(event, StepFinished):
+            text = self._finished(event, where)
+        elif isinstance(event, StepFailed):
+            text = f"{self._paint('red', 'Error:')} {where}{event.step}: {_clean(event.message)}"
+        elif isinstance(event, Warned):
+            text = f"{self._paint('yellow', 'Warning:')} {where}{_clean(event.message)}"
+        elif isinstance(event, Noted):
+            text = f"{where}{_clean(event.message)}"
+        elif isinstance(event, Detail) and self.verbose:
+            text = "\n".join(_clean(line) for line in event.message.split("\n"))
+        return text
+
+    def _finished(self, event: StepFinished, where: str) -> str:
+        if event.cached and not self.verbose:
+            return ""
+        how = "cached" if event.cached else self._paint("green", "done")
+        seconds = f" {event.seconds:.1f} s" if event.seconds >= _NOT_WORTH_SAYING else ""
+        note = f", {_clean(event.note)}" if event.note else ""
+        return f"{where}{event.step} {how}{seconds}{note}"
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{_COLOURS[colour]}{text}{_RESET}" if self.color else text
+
+    def _write(self, line: str) -> None:
+        self.stream.write(line + "\n")
+        self.stream.flush()
+
+
+def lines(stream: TextStream, *, no_color: bool = False, verbose: bool = False, commands: bool = False) -> Lines:
+    """Make the subscriber for this stream: colours only on a terminal, and not with --no-color."""
+    return Lines(stream=stream, color=not no_color and stream.isatty(), verbose=verbose, commands=commands)
+
+
+def _clean(text: str) -> str:
+    """Names and messages may carry what an image holds: no line breaks, no terminal sequences, no reversed text."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] if char != "\t" else " " for char in text)

@@ -1,0 +1,132 @@
+"""The store: nothing readable outside, nothing lost, nothing foreign taken."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sconify_tasks.cas.store import SessionStore
+from sconify_tasks.errors import StoreError
+
+KEY = b"\x07" * 32
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SessionStore(path=tmp_path / "state" / "sessions.sqlite", key=KEY)
+
+
+def add(store, name="a", digest="11" * 32, text="secret text", creator="cc" * 32):
+    with store.writing() as sessions:
+        return sessions.append(name=name, digest=digest, creator=creator, text=text)
+
+
+def test_the_newest_version_is_served_and_old_ones_are_kept(store):
+    add(store, digest="11" * 32, text="first")
+    add(store, digest="22" * 32, text="second", creator="dd" * 32)
+    newest = store.newest("a")
+    assert (newest.text, newest.number, newest.predecessor, newest.creator) == ("second", 2, "11" * 32, "cc" * 32)
+    assert store.version("a", "11" * 32).text == "first"
+    assert store.newest("b") is None
+    assert store.version("a", "33" * 32) is None
+
+
+def test_what_raises_is_undone(store):
+    with pytest.raises(RuntimeError), store.writing() as sessions:
+        sessions.append(name="a", digest="11" * 32, creator="cc" * 32, text="text")
+        raise RuntimeError
+    assert store.newest("a") is None
+
+
+def test_no_text_is_readable_in_any_file_and_no_file_by_others(store):
+    add(store, text="fspf_key: 0123456789abcdef")
+    with store.writing() as sessions:  # while -wal and -shm exist
+        sessions.append(name="b", digest="11" * 32, creator="cc" * 32, text="fspf_key: 0123456789abcdef")
+        for path in store.path.parent.iterdir():
+            assert b"0123456789abcdef" not in path.read_bytes()
+            assert path.stat().st_mode & 0o077 == 0
+
+
+def test_another_key_opens_nothing(store):
+    add(store)
+    with pytest.raises(StoreError, match="sealed with another key"):
+        SessionStore(path=store.path, key=b"\x08" * 32).newest("a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE versions SET creator = '" + "ee" * 32 + "'",
+        "UPDATE versions SET hash = '" + "ee" * 32 + "'",
+        "UPDATE versions SET predecessor = '" + "ee" * 32 + "'",
+        "UPDATE versions SET number = 9",
+        "UPDATE versions SET sealed = zeroblob(40)",
+        "UPDATE versions SET sealed = zeroblob(0)",
+        "UPDATE versions SET name = 'b'",
+    ],
+)
+def test_a_changed_row_is_refused(store, change):
+    add(store)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(change)
+    with pytest.raises(StoreError, match="was changed"):
+        store.newest("b" if "name" in change else "a")
+
+
+def test_rows_exchanged_between_two_sessions_are_refused(store):
+    add(store, name="a", text="of a")
+    add(store, name="b", text="of b")
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE versions SET sealed = (SELECT sealed FROM versions WHERE name = 'b') WHERE name = 'a'")
+    with pytest.raises(StoreError, match="was changed"):
+        store.newest("a")
+
+
+def test_another_programs_database_is_left_alone(store):
+    store.path.parent.mkdir()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = store.path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        add(store)
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("theirs",)]
+    assert len(before) == store.path.stat().st_size
+
+
+@pytest.mark.parametrize(("pragma", "why"), [("user_version = 9", "schema 9"), ("application_id = 7", "another program")])
+def test_a_database_of_another_kind_or_version_is_refused(store, pragma, why):
+    add(store)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"PRAGMA {pragma}")
+    with pytest.raises(StoreError, match=why):
+        store.newest("a")
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_damaged_file_is_named(store, content):
+    store.path.parent.mkdir()
+    store.path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"sessions\.sqlite"):
+        store.newest("a")
+
+
+def test_a_file_with_damaged_pages_is_named(store):
+    with store.writing() as sessions:
+        for number in range(200):
+            sessions.append(name=f"s{number}", digest="11" * 32, creator="cc" * 32, text="x" * 1000)
+    raw = bytearray(store.path.read_bytes())
+    raw[4096:] = b"\x55" * (len(raw) - 4096)
+    store.path.write_bytes(bytes(raw))
+    with pytest.raises(StoreError, match=r"sessions\.sqlite"):
+        store.newest("s7")
+
+
+def test_of_many_writers_none_loses_anything(store):
+    def write(number):
+        return add(store, digest=f"{number:064x}", text=str(number)).number
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(write, range(40)))
+    assert sorted(numbers) == list(range(1, 41))

@@ -1,0 +1,35 @@
+"""Fixtures for everybody. What they give is real: an engine, a registry, a Debian root file system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from parts.debian import debian_rootfs_tar
+from parts.engine import Engine, running_engine
+from parts.need import Need, find_tool
+from parts.registry import running_registry
+
+
+@pytest.fixture(scope="session")
+def need() -> Need:
+    """`need("skopeo")` is the program's path; without it the test is skipped, or fails where all must run."""
+    return find_tool
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def debian_rootfs() -> Path:
+    return debian_rootfs_tar()
