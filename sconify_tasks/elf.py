@@ -87,7 +87,15 @@ class LoadImage:
 
     entry: int
     segments: tuple[LoadSegment, ...]
+    section_table: range
     file_places: tuple[range, ...]
+
+    def section_table_is_loaded(self) -> bool:
+        """Whether bytes of the section header table lie in a segment."""
+        table = self.section_table
+        return any(
+            max(table.start, segment.offset) < min(table.stop, segment.offset + segment.file_size) for segment in self.segments
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +148,9 @@ def require_architecture(facts: ElfFacts, architecture: str, *, name: str = "the
 def load_image(source: bytes | Path, *, name: str = "the runtime") -> LoadImage:
     """Return the PT_LOAD headers that occupy memory, in the file's order; UsageError for a malformed file."""
     with _parsed(source, name, blanked=_SECTION_TABLE) as (elf, stream):
-        return LoadImage(entry=int(elf["e_entry"]), segments=_loads(elf, stream), file_places=_file_places(elf, source))
+        table = _section_table(source)
+        places = (*_SECTION_TABLE, table, *_load_places(elf))
+        return LoadImage(entry=int(elf["e_entry"]), segments=_loads(elf, stream), section_table=table, file_places=places)
 
 
 def sections(source: bytes | Path, *, name: str = "the binary") -> tuple[ElfSection, ...]:
@@ -239,17 +249,21 @@ def _loads(elf: ELFFile, stream: BoundedStream) -> tuple[LoadSegment, ...]:
     return tuple(loads)
 
 
-def _file_places(elf: ELFFile, source: bytes | Path) -> tuple[range, ...]:
+def _section_table(source: bytes | Path) -> range:
+    """Read where the table is from the file itself, as the parser is shown a header without it."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         header = file.read(_HEADER_SIZE)
-    # Read here, as the parser was shown a header without them.
     table, entry_size, count = (int.from_bytes(header[field.start : field.stop], "little") for field in _TABLE_FIELDS)
-    places = [*_SECTION_TABLE, range(table, table + entry_size * count)]
+    return range(table, table + entry_size * count)
+
+
+def _load_places(elf: ELFFile) -> Iterator[range]:
+    """Yield where p_offset and p_filesz of every PT_LOAD are."""
     for index, segment in enumerate(elf.iter_segments()):
         if segment["p_type"] == "PT_LOAD":
             start = elf["e_phoff"] + index * elf["e_phentsize"]
-            places += [range(start + 8, start + 16), range(start + 32, start + 40)]
-    return tuple(places)
+            yield range(start + 8, start + 16)
+            yield range(start + 32, start + 40)
 
 
 def _dynamic(elf: ELFFile) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from sconify_tasks.option_types import Value
 
 SECRET_OPTIONS = frozenset(option.name for option in OPTIONS if option.secret)
 _TRANSPORT = re.compile(r"(docker|oci|oci-archive|docker-archive|dir|registry):(?=.)")
+_FOLDERS = ("oci:", "oci-archive:", "docker-archive:", "dir:")
 _MAX_SEGMENT = 128
 
 
@@ -101,6 +102,9 @@ def is_secret(name: str) -> bool:
 
 def session_name(to: str) -> str:
     """Return the session's default name: TO with every character but letters, digits and `-` replaced by `-`."""
+    if to.startswith(_FOLDERS):
+        # Where a folder lies must not get into the image.
+        to = to.rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9-]", "-", _TRANSPORT.sub("", to, count=1)).strip("-")
     if not 0 < len(name) <= _MAX_SEGMENT:
         raise UsageError(f"--to={to[:60]} gives no name for the session", hint="choose one with --name")

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -75,6 +76,9 @@ def read_sconified(path: Path) -> Sconified:
     with path.open("rb") as file:
         config = decode_config(_content(file, places, CONFIG))
         sigstruct = parse_sigstruct(_content(file, places, SIGNATURE))
+    if load_image(path, name=path.name).section_table_is_loaded():
+        # It is not measured: behind it, zeros of a segment could be given another value without changing MRENCLAVE.
+        raise EnclaveError("section", f"{path.name}: the section header table lies in a segment")
     payload = places.get(ELF)
     if (payload is None) is not config.binary.protected or (payload and payload.size != config.binary.size):
         raise EnclaveError("payload", f"{path.name}: the section {ELF} is not as the measured config says")
@@ -174,7 +178,10 @@ def _own_sections(source: BinaryIO, fields: list[bytes | int], runtime: Path) ->
     if names_size > _MAX_NAMES:
         raise UsageError(f"the runtime {runtime.name} has unusually many section names", hint="build the runtime again")
     source.seek(names_offset)
-    return headers, bytearray(source.read(names_size))
+    names = bytearray(source.read(names_size))
+    if len(names) != names_size:
+        raise UsageError(f"the runtime {runtime.name} is truncated", hint="build the runtime again")
+    return headers, names
 
 
 def _name_table_index(fields: list[bytes | int], headers: list[bytes], names: bytearray) -> int:
@@ -246,9 +253,10 @@ def _is_plain_file(out: BinaryIO) -> bool:
 @contextmanager
 def _atomic(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file that appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
     try:
-        with temporary.open("wb") as file:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             yield file
         temporary.chmod(0o755)
         temporary.replace(path)

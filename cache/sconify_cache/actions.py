@@ -156,21 +156,29 @@ def _pointer_name(scope: str, step: str) -> str:
 def _open_reader(file: Path) -> sqlite3.Connection | None:
     if not file.exists():
         return None
-    # Never mode=ro: such a connection leaves -wal and -shm files behind. A folder that can't be written is read as immutable.
-    for mode in ("mode=rw", "immutable=1"):
-        with suppress(sqlite3.OperationalError):
-            reader = sqlite3.connect(
-                f"file:{quote(str(file))}?{mode}",
-                uri=True,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            reader.execute("PRAGMA query_only = 1")
-            if reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone():
-                return reader
-            reader.close()  # another process is just making it
-            return None
+    try:
+        # Never mode=ro: such a connection leaves -wal and -shm files behind.
+        return _connect(file, "mode=rw")
+    except sqlite3.OperationalError as error:
+        # Only where nobody can write here: an immutable file is read without locks.
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        return _connect(file, "immutable=1")
+
+
+def _connect(file: Path, mode: str) -> sqlite3.Connection | None:
+    """A connection that only reads; None while another process is just making the file."""
+    reader = sqlite3.connect(
+        f"file:{quote(str(file))}?{mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        reader.execute("PRAGMA query_only = 1")
+        if reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'Cache'").fetchone():
+            return reader
+    except sqlite3.Error:
+        reader.close()
+        raise
+    reader.close()
     return None
 
 

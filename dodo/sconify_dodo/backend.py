@@ -130,7 +130,10 @@ class SconifyBackend:
         """Make the table in an empty file; refuse a file of another program or version."""
         run = self._database.execute
         # Before anything is written: a foreign database must stay as it is, its journal mode too.
-        if not self._is_ours():
+        with self._database:
+            run("BEGIN")  # one view of the file for several questions
+            ours = self._is_ours()
+        if not ours:
             self._switch_to_wal()
             with self._database:
                 run("BEGIN IMMEDIATE")

@@ -38,6 +38,7 @@ class FrameProtocol(Int32StringReceiver):
         self._work = work
         self._answer = answer
         self._deadline = Deadline(work, self._abort)
+        self._lost = False
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """Start counting."""
@@ -45,6 +46,7 @@ class FrameProtocol(Int32StringReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002, N802 - Twisted's signature
         """Stop counting."""
+        self._lost = True
         self._deadline.stop()
 
     def _abort(self) -> None:
@@ -68,6 +70,8 @@ class FrameProtocol(Int32StringReceiver):
         self._refuse(RefusedError(f"a frame of {length} bytes where {self.MAX_LENGTH} are allowed", code="bad-request"))
 
     def _reply(self, frame: bytes | RefusedError) -> None:
+        if self._lost:
+            return
         if isinstance(frame, RefusedError):
             self._work.log(f"refused {self.transport.getPeer().host}: {frame.code}: {printable(frame.message)[:400]}")
             frame = error_frame(frame)

@@ -96,9 +96,7 @@ def default_identity(config: Path) -> Identity:
         value = _config(config, read_private(config) or b"{}")
     pem = value.get("identity")
     if not isinstance(pem, str):
-        raise StoreError(
-            f"{config}: the identity is not a string", hint=_RESTORE
-        )
+        raise StoreError(f"{config}: the identity is not a string", hint=_RESTORE)
     return parse_identity(pem, name=str(config))
 
 

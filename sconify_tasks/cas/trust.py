@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Protocol
 
 from sconify_tasks.sgx.collateral import Collateral
 from sconify_tasks.sgx.quote import Quote, QuoteError, parse_quote
-from sconify_tasks.sgx.verify import QuotePolicy, VerifiedQuote, load_chain, trusted_root, verify_quote
+from sconify_tasks.sgx.verify import QuotePolicy, VerifiedQuote, load_chain, pck_extension, trusted_root, verify_quote
 
 
 class CollateralSource(Protocol):
@@ -48,12 +47,7 @@ class Trust:
         return collateral
 
     def _bundle(self, quote: Quote, root: bytes) -> Collateral:
-        import dcap_qvl
-
-        try:
-            fmspc = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0")).fmspc
-        except ValueError as error:
-            raise QuoteError(f"the PCK certificate can't be read: {error}", code="invalid") from error
+        fmspc = pck_extension(quote).fmspc
         for bundle in self.bundles:
             if _issued_for(bundle) == (root, fmspc):
                 return bundle
@@ -64,7 +58,6 @@ class Trust:
         )
 
 
-@lru_cache(maxsize=64)
 def _issued_for(bundle: Collateral) -> tuple[bytes, bytes]:
     """Root (DER) and FMSPC of a bundle: which one to take. That it is genuine is checked with the quote."""
     from cryptography.hazmat.primitives.serialization import Encoding

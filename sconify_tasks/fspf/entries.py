@@ -17,7 +17,6 @@ _SECOND = 1_000_000_000
 _HEAD = Struct("<BBHIIIqI")
 _FILE = Struct("<Q32s")
 _DEVICE = Struct("<II")
-_ALL_FLAGS = 0xF
 _MODE_BITS = 0o7777
 _MAX_FILE = 1 << 60
 _KINDS = {int(kind): kind for kind in Kind}
@@ -34,6 +33,7 @@ class Flag(IntFlag):
 
 
 NO_FLAGS = Flag(0)
+_FLAGS = tuple(Flag(bits) for bits in range(16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def _decode(cursor: Cursor) -> ManifestEntry:
         raise MalformedError("kind", f"{path[:200]!r} has the unknown kind {number}")
     if protection not in _CLASSES:
         raise MalformedError("class", f"{path[:200]!r} has the unknown class {protection}")
-    if flags > _ALL_FLAGS:
+    if flags >= len(_FLAGS):
         raise MalformedError("flags", f"{path[:200]!r} has unknown flags: {flags:#x}")
     if mode > _MODE_BITS or nanoseconds >= _SECOND:
         raise MalformedError("range", f"{path[:200]!r} has a mode or a time out of range")
@@ -135,7 +135,7 @@ def _decode(cursor: Cursor) -> ManifestEntry:
         rdev=rdev,
         xattrs=_decode_xattrs(cursor),
     )
-    return ManifestEntry(meta=meta, protection=_CLASSES[protection], flags=Flag(flags), content=content)
+    return ManifestEntry(meta=meta, protection=_CLASSES[protection], flags=_FLAGS[flags], content=content)
 
 
 def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[int, bytes, bytes, tuple[int, int]]:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
 from sconify_tasks.image.config import config_of, identity_of, parse_diff_ids
-from sconify_tasks.image.engine import engine_errors
+from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
-from sconify_tasks.image.paths import TOUCHED, below, check_path, outermost, shown, split
+from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
 from sconify_tasks.image.streams import CHUNK, Forward, uncompressed
 from sconify_tasks.image.tar_read import Member, members
 from sconify_tasks.image.temporary import engine_time, new_container, remove_container, sweep
@@ -31,8 +31,20 @@ if TYPE_CHECKING:
 
 _TRANSFER = 2 << 20  # the SDK's own default, and the fastest
 _PATIENCE = 48  # a look-up costs some 50 ms of mounting; after so many, one stream of all headers is cheaper
-_ENGINE_FILES = frozenset({b"/.dockerenv", b"/dev/console", b"/etc/hostname", b"/etc/hosts", b"/etc/mtab", b"/etc/resolv.conf"})
-_ENGINE_DIRS = frozenset({b"/dev/pts", b"/dev/shm", b"/proc", b"/sys"})
+_CLOCK = 2_000_000_000  # archives have whole seconds, and file systems a clock that lags
+_ENGINE_OWN = frozenset(
+    {
+        b"/dev/console",
+        b"/dev/pts",
+        b"/dev/shm",
+        b"/etc/hostname",
+        b"/etc/hosts",
+        b"/etc/mtab",
+        b"/etc/resolv.conf",
+        b"/proc",
+        b"/sys",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +58,9 @@ class DockerSource:
 
     def __init__(self, client: DockerClient, reference: str, *, platform: str = "linux/amd64") -> None:
         self._client, self._reference = client, reference
-        self._api: Any = client.api  # its stubs are partial
+        self._api = api_of(client)
         with engine_errors(self.name):
-            self._inspected: dict[str, Any] = client.api.inspect_image(reference)
+            self._inspected: dict[str, Any] = self._api.inspect_image(reference)
         self._config = config_of(self._inspected, self._inspected.get("Config") or {})
         self._diff_ids = parse_diff_ids((self._inspected.get("RootFS") or {}).get("Layers"))
         actual = f"{self._config.os}/{self._config.architecture}"
@@ -169,17 +181,20 @@ class DockerSource:
         self._asked += 1
         if self._asked > _PATIENCE:
             return self._everything().get(path)
-        try:
-            with closing(self._archive(path)) as archive:
-                return next(archive)[0]
-        except (FileNotFoundError, StopIteration):
-            return None
+        with closing(self._archive(path)) as archive:
+            entry, _ = next(archive, (None, None))
+        if entry is not None and entry.hardlink:
+            return replace(_shared(entry, self.lstat(entry.hardlink)), hardlink=b"")
+        return entry
 
     def _everything(self) -> dict[bytes, Entry]:
         with self._lock:
             if self._whole is None:
+                whole: dict[bytes, Entry] = {}
                 with closing(self._archive(b"/")) as archive:
-                    self._whole = {entry.path: entry for entry, _ in archive}
+                    for entry, _ in archive:
+                        whole[entry.path] = replace(_shared(entry, whole.get(entry.hardlink)), hardlink=b"")
+                self._whole = whole
             return self._whole
 
     def _walk(self, roots: list[bytes]) -> Generator[tuple[Entry, BinaryIO | None]]:
@@ -190,58 +205,70 @@ class DockerSource:
         for root in roots:
             with closing(self._archive(root)) as archive:
                 for entry, content in archive:
+                    found = _shared(entry, self.lstat(entry.hardlink)) if entry.hardlink else entry
                     with self._lock:
-                        self._known[entry.path] = replace(entry, hardlink=b"")
-                    if entry.hardlink:
+                        self._known[entry.path] = replace(found, hardlink=b"")
+                    if found.hardlink:
                         with self._file(entry.path) as linked:
-                            yield replace(entry, size=self._size(entry)), linked
+                            yield found, linked
                     else:
-                        yield entry, content
-
-    def _size(self, link: Entry) -> int:
-        shared = self.lstat(link.hardlink)
-        return shared.size if shared else 0
+                        yield found, content
 
     @contextmanager
     def _file(self, path: bytes) -> Iterator[BinaryIO]:
         """Open one file; alone in an archive, a hard link comes with its content."""
         with closing(self._archive(path)) as archive:
-            try:
-                content = next(archive)[1]
-            except (FileNotFoundError, StopIteration):
-                content = None
-            if content is None:
+            entry, content = next(archive, (None, None))
+            if content is not None:
+                yield content
+            elif entry is not None and entry.hardlink:
+                with self._file(entry.hardlink) as shared:
+                    yield shared
+            else:
                 msg = f"{shown(path)} vanished from {self.name}"
                 raise SconifyError(msg, hint="build again")
-            yield content
 
     def _archive(self, path: bytes) -> Generator[tuple[Entry, BinaryIO | None]]:
-        """Yield the members of the engine's archive of `path`, with the paths they have in the image.
-
-        FileNotFoundError, at the first one, where the engine has no such path.
-        """
+        """Yield the members of the engine's archive of `path`, with the paths they have in the image; none if it is missing."""
         from docker import errors
 
         container = self._container()
+        asked = _textual(path)
         with engine_errors(f"{self.name}: {shown(path)}"):
             try:
-                stream, _ = self._api.get_archive(container.id, path.decode("utf-8", "surrogateescape"), _TRANSFER)
+                stream, _ = self._api.get_archive(container.id, asked, _TRANSFER)
             except errors.NotFound:
-                raise FileNotFoundError(path) from None
+                return
             with closing(stream):
                 for item, content in members(cast("BinaryIO", _Chunks(stream))):
-                    if isinstance(item, Member):
-                        entry = _translated(item.entry, path)
-                        if not _engines_own(entry, container.created):
-                            yield entry, content
+                    entry = _translated(item.entry, asked) if isinstance(item, Member) else None
+                    if entry and below(entry.path, path) and not _engines_own(entry, container.created):
+                        yield entry, content
+
+
+def _textual(path: bytes) -> bytes:
+    """Return the nearest ancestor that is UTF-8: of other paths the engine gives an empty archive."""
+    while True:
+        try:
+            path.decode()
+        except UnicodeDecodeError:
+            path = split(path)[0]
+        else:
+            return path
 
 
 def _translated(entry: Entry, root: bytes) -> Entry:
     """The engine names the members of the archive of `/a/b` `b` and `b/...`, hard links' targets too."""
     path = _rebased(entry.path, root)
-    if path in TOUCHED:
-        entry = replace(entry, mtime=0)
-    return replace(entry, path=path, hardlink=_rebased(entry.hardlink, root) if entry.hardlink else b"")
+    hardlink = _rebased(entry.hardlink, root) if entry.hardlink else b""
+    return replace(entry, path=path, hardlink=hardlink, mtime=settled_mtime(path, entry.mtime))
+
+
+def _shared(link: Entry, target: Entry | None) -> Entry:
+    """Give a hard link of the engine's archive what it shares; an engine links symlinks and devices too."""
+    if not link.hardlink or target is None:
+        return link
+    return replace(target, path=link.path, hardlink=link.hardlink if target.kind is Kind.FILE else b"")
 
 
 def _rebased(path: bytes, root: bytes) -> bytes:
@@ -255,12 +282,10 @@ def _rebased(path: bytes, root: bytes) -> bytes:
 
 
 def _engines_own(entry: Entry, created: int) -> bool:
-    """Whether the engine made it for the container: its mtime is not before the container's birth."""
+    """Whether the engine made it for the container: it is empty, and not older than the container."""
     if entry.path == b"/.dockerenv":
         return True
-    if entry.path in _ENGINE_FILES:
-        return entry.mtime >= created and (entry.size == 0)
-    return entry.path in _ENGINE_DIRS and entry.mtime >= created
+    return entry.path in _ENGINE_OWN and entry.size == 0 and entry.mtime >= created - _CLOCK
 
 
 def _keep(path: bytes, content: BinaryIO, wanted: set[Sha256], kept: dict[Sha256, BinaryIO]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.errors import UnavailableError
 
@@ -18,6 +18,11 @@ def connect(factory: Callable[[], DockerClient]) -> DockerClient:
         client = factory()
         client.ping()
     return client
+
+
+def api_of(client: DockerClient) -> Any:
+    """Return the client's low-level interface, untyped: its stubs are partial."""
+    return client.api
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import TOUCHED, shown, split
+from sconify_tasks.image.paths import settled_mtime, shown, split
 from sconify_tasks.image.tar_read import Member, Whiteout, members
 
 
@@ -28,9 +28,8 @@ class Node:
         if self.member is None:
             return Entry(path=path, kind=Kind.DIR, mode=0o755)
         entry = self.member.entry
-        if entry.hardlink or path in TOUCHED:
-            return replace(entry, hardlink=b"", mtime=0 if path in TOUCHED else entry.mtime)
-        return entry
+        mtime = settled_mtime(path, entry.mtime)
+        return replace(entry, hardlink=b"", mtime=mtime) if entry.hardlink or entry.mtime != mtime else entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sconify_tasks.errors import UsageError
 
 WHITEOUT = b".wh."
-# Engines touch these directories when they make a container, so their mtime says nothing: every source gives 0.
-TOUCHED = frozenset({b"/", b"/dev", b"/etc"})
+_TOUCHED = frozenset({b"/", b"/dev", b"/etc"})
+_SECOND = 1_000_000_000
 _LONGEST = 4096
 _LONGEST_NAME = 255
 
@@ -23,6 +23,14 @@ def check_path(path: bytes) -> None:
         if name.startswith(WHITEOUT):
             msg = f"{shown(path)}: names that start with .wh. mean a deletion in a layer"
             raise UsageError(msg, hint="rename the file in the native image")
+
+
+def settled_mtime(path: bytes, nanoseconds: int) -> int:
+    """Return the part of an mtime in which all sources of an image agree.
+
+    Engines cut off the fraction in their archives, and touch some directories when they make a container.
+    """
+    return 0 if path in _TOUCHED else nanoseconds - nanoseconds % _SECOND
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ made again, and a directory never replaces anything else nor the reverse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -38,20 +38,19 @@ def place(
     where a directory and something else would take each other's place, or two different entries the same one.
     """
     placing = _Placing(base)
-    wanted = sorted(entries, key=lambda item: order_key(item[0]))
     placed: dict[bytes, tuple[Entry, Payload]] = {}
-    for entry, payload in wanted:
+    for entry, payload in sorted(entries, key=lambda item: order_key(item[0])):
         check_path(entry.path)
         at = placing.locate(entry.path, directory=entry.kind is Kind.DIR)
-        if entry.hardlink:
-            entry = replace(entry, hardlink=placing.locate(entry.hardlink, directory=False))  # noqa: PLW2901
-        moved = replace(entry, path=at)
+        linked = placing.locate(entry.hardlink, directory=False) if entry.hardlink else b""
+        moved = replace(entry, path=at, hardlink=linked)
         _check_twice(placed.get(at), (moved, payload), entry.path)
         if placing.needs(moved, asked=entry.path):
+            for parent in _missing_parents(at, placing, native):
+                placing.made[parent.path] = parent
+                placed[parent.path] = (parent, missing)
             placing.made[at] = moved
             placed[at] = (moved, payload)
-    for path, entry in _parents(placed, placing, native).items():
-        placed[path] = (entry, missing)
     return sorted(placed.values(), key=lambda item: order_key(item[0]))
 
 
@@ -139,16 +138,13 @@ class _Placing:
         return entry.kind is Kind.SYMLINK and found.kind is Kind.DIR and self._aim(entry) == entry.path
 
 
-def _parents(placed: Mapping[bytes, object], placing: _Placing, native: Lookup) -> dict[bytes, Entry]:
-    made: dict[bytes, Entry] = {}
-    for path in placed:
-        parent = split(path)[0]
-        while parent != b"/" and parent not in placed and parent not in made and placing.below(parent) is None:
-            found = native(parent)
-            like = found if found is not None and found.kind is Kind.DIR else Entry(path=parent, kind=Kind.DIR, mode=0o755)
-            made[parent] = replace(like, path=parent)
-            parent = split(parent)[0]
-    return made
+def _missing_parents(path: bytes, placing: _Placing, native: Lookup) -> Iterator[Entry]:
+    parent = split(path)[0]
+    while placing.lookup(parent) is None:
+        found = native(parent)
+        like = found if found is not None and found.kind is Kind.DIR else Entry(path=parent, kind=Kind.DIR, mode=0o755)
+        yield replace(like, path=parent)
+        parent = split(parent)[0]
 
 
 def _check_twice(before: tuple[Entry, object] | None, now: tuple[Entry, object], asked: bytes) -> None:

@@ -138,7 +138,7 @@ def split_layout(text: str) -> tuple[Path, str]:
     folder, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
         folder, tag = text, ""
-    if not folder or (tag and not _TAG.match(tag)):
+    if not folder or (folder != text and not _TAG.match(tag)):
         msg = f"oci:{text} is not oci:DIR[:TAG]"
         raise UsageError(msg, hint="a tag is letters, digits, . _ -, at most 128")
     return Path(folder), tag

@@ -21,7 +21,7 @@ from sconify_tasks.image.config import identity_of, parse_config
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
-from sconify_tasks.image.paths import TOUCHED, check_path, join, outermost, shown
+from sconify_tasks.image.paths import check_path, join, outermost, settled_mtime, shown
 from sconify_tasks.image.streams import CHUNK
 from sconify_tasks.image.tar_write import order_key, write_tar
 
@@ -268,12 +268,19 @@ def _entry(path: bytes, found: os.stat_result, parent: int, name: bytes) -> Entr
         mode=found.st_mode & 0o7777,
         uid=found.st_uid,
         gid=found.st_gid,
-        mtime=0 if path in TOUCHED else found.st_mtime_ns,
+        mtime=settled_mtime(path, found.st_mtime_ns),
         size=found.st_size if kind is Kind.FILE else 0,
-        target=os.readlink(name, dir_fd=parent) if kind is Kind.SYMLINK else b"",
+        target=_target(path, parent, name) if kind is Kind.SYMLINK else b"",
         rdev=(os.major(found.st_rdev), os.minor(found.st_rdev)) if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0),
         xattrs=_xattrs(parent, name),
     )
+
+
+def _target(path: bytes, parent: int, name: bytes) -> bytes:
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        raise _changed(path) from error
 
 
 def _xattrs(parent: int, name: bytes) -> tuple[tuple[bytes, bytes], ...]:

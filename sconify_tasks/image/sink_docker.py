@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sconify_tasks.errors import UnavailableError, VerificationError
 from sconify_tasks.image.config import config_of, identity_of, parse_config, parse_diff_ids
 from sconify_tasks.image.docker import DockerSource
-from sconify_tasks.image.engine import engine_errors
+from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import BuiltImage, Layer, Sha256
 from sconify_tasks.image.sink import Delivered
@@ -34,7 +34,7 @@ class DockerSink:
     """One engine; names are what `docker run` takes."""
 
     def __init__(self, client: DockerClient) -> None:
-        self._api: Any = client.api  # its stubs are partial
+        self._api = api_of(client)
         self._listed: dict[str, str] | None = None
         self._lock = Lock()
 

@@ -39,7 +39,7 @@ class SourceImage(Protocol):
     def lstat(self, path: bytes) -> Entry | None:
         """Metadata of one path; None where it, or a parent, does not exist or a parent is not a directory.
 
-        The mtime of `/`, `/dev` and `/etc` is 0 in every source: engines touch these when they make a container.
+        Times are whole seconds, and 0 for `/`, `/dev` and `/etc`: that is what engines and layouts agree on.
         """
 
     def listdir(self, path: bytes) -> list[bytes]:

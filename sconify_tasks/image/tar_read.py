@@ -7,6 +7,7 @@ reader allocate without bound, is a UsageError that names the member. Nothing is
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,10 +72,17 @@ def members(stream: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | No
 
 
 def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+    end = 0
     for _ in range(_MEMBERS):
-        info = archive.next()
+        try:
+            info = archive.next()
+        except tarfile.ReadError:
+            if not 0 < end <= _length(source) < archive.offset:
+                raise
+            return  # the last file is whole, only its padding is not: engines accept it, and umoci writes it
         if info is None:
             return
+        end = info.offset_data + (info.size if info.isreg() else 0)
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
         member = _member(info)
         if isinstance(member, Member) and info.isreg():
@@ -83,6 +91,11 @@ def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Membe
             yield member, None
     msg = f"a layer with more than {_MEMBERS} members"
     raise UsageError(msg, hint=_HINT)
+
+
+def _length(source: BinaryIO) -> int:
+    """Tell the stream's length, after a read that met its end."""
+    return source.tell() if isinstance(source, Forward) else source.seek(0, os.SEEK_END)
 
 
 def _member(info: tarfile.TarInfo) -> Member | Whiteout | None:

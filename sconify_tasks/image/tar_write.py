@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,7 +75,7 @@ class TarWriter:
         self._buffer = bytearray()
         self._size = 0
         self._last: tuple[bool, bytes] = (False, b"")
-        self._files: set[bytes] = set()
+        self._files: dict[bytes, Entry] = {}
 
     def add(self, entry: Entry, content: Content = None) -> int:
         """Append one entry and return the offset of its content in the tar.
@@ -91,9 +91,12 @@ class TarWriter:
             msg = f"hard link without an earlier target: {shown(entry.path)}"
             raise ValueError(msg)
         self._last = key
+        if entry.hardlink:
+            # engines apply a link's header to the inode that it shares, so both must say the same
+            entry = replace(self._files[entry.hardlink], path=entry.path, hardlink=entry.hardlink)
         self._write(header(entry))
         if entry.kind is Kind.FILE and not entry.hardlink:
-            self._files.add(entry.path)
+            self._files[entry.path] = entry
             return self._add_content(entry, content)
         return self._size
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.sgx.collateral import Collateral
 from sconify_tasks.sgx.quote import DEBUG, Quote, QuoteError, ReportBody
-from sconify_tasks.sgx.verify import CHAIN_LENGTH, Verdict, load_chain
+from sconify_tasks.sgx.verify import CHAIN_LENGTH, Verdict, load_chain, pck_extension
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -164,9 +164,7 @@ def _signed_json(text: str, signature: bytes, signer: x509.Certificate, now: dat
 
 
 def _platform_level(tcb_info: dict[str, Any], quote: Quote) -> Verdict:
-    import dcap_qvl
-
-    platform = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0"))
+    platform = pck_extension(quote)
     if (tcb_info["id"], tcb_info["version"], tcb_info["tcbType"]) != ("SGX", 3, 0):
         raise _invalid("the TCB info is not for SGX")
     if bytes.fromhex(tcb_info["fmspc"]) != platform.fmspc or bytes.fromhex(tcb_info["pceId"]) != platform.pce_id:

@@ -72,7 +72,7 @@ class Layout:
     size: int
 
     def pages(self, runtime: bytes | Path) -> Iterator[Page]:
-        """Yield every measured page, in order. `runtime` is the ELF that the layout was made from, or its sconified form."""
+        """Yield every measured page, in order. `runtime` is the ELF that the layout was made from."""
         with _opened(runtime) as file:
             for segment in self.segments:
                 yield from _segment_pages(file, segment, self.file_places)

@@ -35,6 +35,15 @@ _NEEDS: dict[str, frozenset[str]] = {
 }
 _NO_LIMIT = 100 * 365 * 24 * 3600
 
+# Configuration flags of a PCK from a platform CA (Intel SGX PCK Certificate and CRL Profile): what each needs tolerated.
+# None: nothing makes up for it.
+_CONFIGURATION = (
+    ("1.2.840.113741.1.13.1.7.1", "is dynamic (packages can be added to it)", None),
+    ("1.2.840.113741.1.13.1.7.2", "keeps its keys in a cache of its manufacturer", None),
+    ("1.2.840.113741.1.13.1.7.3", "has SMT (hyperthreading) on", "hyperthreading"),
+)
+_FALSE = b"\0"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotePolicy:
@@ -97,7 +106,9 @@ def verify_quote(
     simulated = is_simulated(root)
     if (quote.report.debug or simulated) and not policy.allow_debug:
         raise _debug_refused(debug=quote.report.debug, simulated=simulated)
-    _check_collateral(quote, collateral, now)
+    platform = pck_extension(quote)
+    _check_collateral(platform, collateral, now)
+    _check_configuration(platform, policy)
     if quote.report.debug:
         from sconify_tasks.sgx.debug_quote import verify_debug_quote
 
@@ -161,24 +172,40 @@ def _debug_refused(*, debug: bool, simulated: bool) -> QuoteError:
     )
 
 
-def _check_collateral(quote: Quote, collateral: Collateral, now: datetime) -> None:
-    """Check what dcap-qvl leaves open: the version of the TCB info, its PCE, and CRLs that are not valid yet."""
+def pck_extension(quote: Quote) -> Any:
+    """Read what the PCK certificate says of its platform (`dcap_qvl.PckExtension`). Raises QuoteError."""
     import dcap_qvl
+
+    try:
+        return dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0"))
+    except ValueError as error:
+        raise QuoteError(f"the PCK certificate can't be read: {error}", code="invalid") from error
+
+
+def _check_collateral(platform: Any, collateral: Collateral, now: datetime) -> None:
+    """Check what dcap-qvl leaves open: the version of the TCB info, its PCE, and CRLs that are not valid yet."""
     from cryptography import x509
 
     try:
         tcb_info: Any = json.loads(collateral.tcb_info)
         version, pce_id = tcb_info["version"], bytes.fromhex(tcb_info["pceId"])
         crls = [x509.load_der_x509_crl(crl) for crl in (collateral.root_ca_crl, collateral.pck_crl)]
-        platform = dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0"))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise QuoteError(f"collateral or PCK certificate can't be read: {error}", code="collateral") from error
+        raise QuoteError(f"collateral can't be read: {error}", code="collateral") from error
     if version != 3:  # noqa: PLR2004 - PCS API v4 calls it version 3
         raise QuoteError(f"TCB info of version {version!r} where 3 was expected", code="collateral")
     if platform.pce_id != pce_id:
         raise QuoteError("the TCB info is for another provisioning enclave (PCE-ID)", code="collateral")
     if any(crl.last_update_utc > now for crl in crls):
         raise QuoteError("a revocation list is not valid yet", code="collateral", hint="check the clock")
+
+
+def _check_configuration(platform: Any, policy: QuotePolicy) -> None:
+    """Refuse what the library's strict policy refuses as well; it never sees DEBUG quotes."""
+    for oid, what, needs in _CONFIGURATION:
+        if platform.get_value(oid) not in {None, _FALSE} and needs not in policy.tolerate:
+            hint = f"tolerate {needs} in the session" if needs else "use another platform"
+            raise QuoteError(f"the quote's platform {what}, which is not tolerated", code="tcb", hint=hint)
 
 
 def _verify_production_quote(data: bytes, collateral: Collateral, root: bytes, now: datetime, policy: QuotePolicy) -> Verdict:

@@ -201,6 +201,28 @@ def test_a_file_that_is_no_database_is_an_error_with_a_way_out(tmp_path):
         assert "delete it" in caught.value.hint
 
 
+def test_records_on_a_read_only_disk_are_found_and_new_ones_refused(small_disk):
+    cache = ActionCache(small_disk / "actions", mac_key=KEY)
+    cache.record(record(1))
+    cache.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert cache.lookup(name(1)) == record(1)
+    with pytest.raises(StoreError, match=r"cache\.db"):
+        cache.record(record(2))
+    cache.close()
+
+
+def test_a_full_disk_loses_the_record_and_says_so(small_disk):
+    cache = ActionCache(small_disk / "actions", mac_key=KEY)
+    cache.record(record(1))
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        cache.record(Record(key=name(2), step="inspect", facts={"text": "x" * (2 << 20)}))
+    assert "free some space" in caught.value.hint
+    assert cache.lookup(name(1)) == record(1)
+    assert cache.lookup(name(2)) is None
+    cache.close()
+
+
 def test_a_folder_with_a_dollar_is_not_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("PLACE", str(tmp_path / "elsewhere"))
     cache = ActionCache(tmp_path / "$PLACE", mac_key=KEY)

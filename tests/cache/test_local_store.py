@@ -213,18 +213,6 @@ def test_a_listing_is_in_the_order_of_digests(store):
     assert [blob.digest for blob in store.iterate()] == sorted(digests)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", disk], check=False, capture_output=True
-    ).returncode:
-        pytest.skip("tmpfs can't be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
-
-
 def test_a_full_disk_is_a_store_error_that_leaves_nothing_behind(small_disk):
     store = LocalStore(small_disk / "store")
     kept = store.put(b"kept" * 1000)

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+
 from sconify_tasks.cas.client import CasClient
 from sconify_tasks.cas.identity import Identity, new_identity
 from sconify_tasks.cas.service import channel_report_data
 from sconify_tasks.sgx.measurement import MrEnclave
-from sconify_tasks.sgx.sigstruct import build_sigstruct
 from sconify_tasks.sgx.signer import debug_signer
+from sconify_tasks.sgx.sigstruct import build_sigstruct
 
 PROJECT = Path(__file__).parents[2]
 MRENCLAVE = "ab" * 32

@@ -27,6 +27,7 @@ from cas.cas_support import (
 )
 from OpenSSL import SSL
 from quotes.quote_support import NOW
+
 from sconify_tasks.cas.client import CasClient, split_address
 from sconify_tasks.cas.embedded import open_embedded
 from sconify_tasks.cas.errors import AccessDeniedError, SessionNotFoundError
@@ -248,23 +249,27 @@ def test_a_chunked_body_over_the_limit_is_answered_413(raw):
     assert hung_up(raw)
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        b"GET /v1/version HTTP/1.1\r\nA: " + b"x" * 20_000 + b"\r\n\r\n",
-        b"GET /v1/version HTTP/1.1\r\n" + b"A: b\r\n" * 2000 + b"\r\n",
-        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
-        b"x" * 40_000,
-        b"\r\n\r\nnonsense\r\n\r\n",
-        b"POST /v1/sessions HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST /v1/sessions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"POST /v1/sessions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
-    ],
-    ids=["long header", "many headers", "long line", "no line", "nonsense", "two lengths", "negative length", "bad chunk"],
-)
-def test_malformed_requests_end_the_connection(raw, request_):
-    raw.sendall(request_)
-    assert hung_up(raw)
+MALFORMED = {
+    "long header": b"GET /v1/version HTTP/1.1\r\nA: " + b"x" * 20_000 + b"\r\n\r\n",
+    "many headers": b"GET /v1/version HTTP/1.1\r\n" + b"A: b\r\n" * 2000 + b"\r\n",
+    "long line": b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    "no line": b"x" * 40_000,
+    "nonsense": b"\r\n\r\nnonsense\r\n\r\n",
+    "two lengths": b"POST /v1/sessions HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "negative length": b"POST /v1/sessions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    "bad chunk": b"POST /v1/sessions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+}
+
+
+def test_malformed_requests_are_answered_400_and_end_the_connection(server, owner, tmp_path):
+    peers = {name: raw_tls(server.ports["api"], owner.identity, tmp_path) for name in MALFORMED}
+    for name, peer in peers.items():
+        peer.sendall(MALFORMED[name])
+    statuses = {name: reply(peer)[0] for name, peer in peers.items()}
+    assert statuses == dict.fromkeys(MALFORMED, 400)
+    for peer in peers.values():
+        assert hung_up(peer)
+        peer.close()
 
 
 def test_an_empty_and_a_binary_session_are_refused(raw):
@@ -366,7 +371,9 @@ def test_a_las_request_cut_into_single_bytes_is_answered(server):
 
 
 def test_idle_and_half_open_peers_do_not_keep_others_out(server, owner):
-    idle = [socket.create_connection(("127.0.0.1", server.ports[name])) for name in ("api", "enclave", "las") for _ in range(40)]
+    idle = [
+        socket.create_connection(("127.0.0.1", server.ports[name])) for name in ("api", "enclave", "las") for _ in range(40)
+    ]
     for one in idle[::2]:
         one.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a handshake, or of a frame
     assert owner.read_session("ns/app").name == "ns/app"
@@ -402,7 +409,11 @@ def test_a_taken_port_is_an_error_with_the_option_to_use(server, tmp_path):
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "sconify_tasks.cas.cli", *arguments], capture_output=True, text=True, env=environment(), check=False
+        [sys.executable, "-m", "sconify_tasks.cas.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from cas.cas_support import MRENCLAVE, las_request, session_text
 from quotes.quote_support import DEBUG_FLAGS, NOW, PRODUCTION_FLAGS, report, with_level
+
 from sconify_tasks.cas.embedded import EmbeddedCas, embedded_pin, open_embedded
 from sconify_tasks.cas.errors import AccessDeniedError, SessionNotFoundError
 from sconify_tasks.cas.frames import RefusedError
@@ -83,7 +84,9 @@ def test_a_damaged_identity_key_is_never_replaced(tmp_path, service):
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     own = path.read_bytes()
-    forged = own[: own.index(b"-----BEGIN PUBLIC")] + public_of_another.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    forged = own[: own.index(b"-----BEGIN PUBLIC")] + public_of_another.public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
     for content in (b"", b"garbage", forged):
         path.write_bytes(content)
         with pytest.raises(StoreError, match=r"identity\.pem is not the key"):
@@ -146,7 +149,13 @@ def test_another_identity_neither_reads_nor_updates(cas, other):
 
 @pytest.mark.parametrize(
     ("read", "owner_reads", "other_reads"),
-    [("[CREATOR]", True, False), ("[ANY]", True, True), ("[NONE]", False, False), (f"[{OTHER}]", False, True), (f"[CREATOR, {OTHER}]", True, True)],
+    [
+        ("[CREATOR]", True, False),
+        ("[ANY]", True, True),
+        ("[NONE]", False, False),
+        (f"[{OTHER}]", False, True),
+        (f"[CREATOR, {OTHER}]", True, True),
+    ],
 )
 def test_the_access_policy_decides_who_reads(cas, other, read, owner_reads, other_reads):
     cas.create_session(session_text(access=f"{{read: {read}, update: [CREATOR]}}"))
@@ -174,7 +183,9 @@ def test_who_may_update_does_not_become_the_creator(cas, other):
     assert "theirs" in cas.read_session("ns/app").text
 
 
-@pytest.mark.parametrize("access", ["{read: [$$SCONE::s$$]}", "{update: [{signer: x}]}", "{read: [4wBqpZM9xaSheZzJSMawUHDgZ7miWfSsxmDxDxFAYRf5]}"])
+@pytest.mark.parametrize(
+    "access", ["{read: [$$SCONE::s$$]}", "{update: [{signer: x}]}", "{read: [4wBqpZM9xaSheZzJSMawUHDgZ7miWfSsxmDxDxFAYRf5]}"]
+)
 def test_policies_that_nobody_could_be_matched_against_are_refused_at_upload(cas, access):
     with pytest.raises(UsageError, match="not built yet"):
         cas.create_session(session_text(access=access))
@@ -217,7 +228,9 @@ def test_an_enclave_gets_exactly_its_service(service, cas):
 def test_an_enclave_gets_the_newest_version_only(service, cas):
     first = cas.create_session(session_text(env="one"))
     cas.update_session(session_text(env="two", predecessor=first))
-    assert service.service_config("ns/app/web", quote_for(service.platform), EXPORTER)["service"]["environment"] == {"VALUE": "two"}
+    assert service.service_config("ns/app/web", quote_for(service.platform), EXPORTER)["service"]["environment"] == {
+        "VALUE": "two"
+    }
 
 
 def test_another_measurement_is_refused_and_both_are_named(service, cas):
@@ -289,7 +302,8 @@ def test_unknown_sessions_and_services_have_their_own_codes(service, cas, config
 
 def test_a_service_may_be_known_by_its_signer(service, cas):
     text = session_text().replace(
-        f"mrenclaves: [{MRENCLAVE}]", f"attestation: [{{signer: {{mrsigner: {'bb' * 32}, isvprodid: 3, isvsvn_min: 2, isvsvn_max: 4}}}}]"
+        f"mrenclaves: [{MRENCLAVE}]",
+        f"attestation: [{{signer: {{mrsigner: {'bb' * 32}, isvprodid: 3, isvsvn_min: 2, isvsvn_max: 4}}}}]",
     )
     cas.create_session(text)
 

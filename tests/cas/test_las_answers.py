@@ -7,13 +7,14 @@ import base64
 import pytest
 from cas.cas_support import MRENCLAVE, las_request, sigstruct
 from quotes.quote_support import NOW
+
 from sconify_tasks.cas.frames import RefusedError
 from sconify_tasks.cas.las import answer_quote
 from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.sgx.platform import new_platform
 from sconify_tasks.sgx.quote import parse_quote
-from sconify_tasks.sgx.sigstruct import build_sigstruct, mrsigner
 from sconify_tasks.sgx.signer import debug_signer
+from sconify_tasks.sgx.sigstruct import build_sigstruct, mrsigner
 from sconify_tasks.sgx.verify import QuotePolicy, verify_quote
 
 

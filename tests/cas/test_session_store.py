@@ -6,6 +6,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from sconify_tasks.cas.store import SessionStore
 from sconify_tasks.errors import StoreError
 
@@ -33,9 +34,13 @@ def test_the_newest_version_is_served_and_old_ones_are_kept(store):
 
 
 def test_what_raises_is_undone(store):
-    with pytest.raises(RuntimeError), store.writing() as sessions:
-        sessions.append(name="a", digest="11" * 32, creator="cc" * 32, text="text")
-        raise RuntimeError
+    def fail():
+        with store.writing() as sessions:
+            sessions.append(name="a", digest="11" * 32, creator="cc" * 32, text="text")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert store.newest("a") is None
 
 

@@ -48,8 +48,9 @@ def compile_c(tmp_path_factory):
         key = (text, arguments)
         if key not in made:
             output = folder / f"{len(made)}.out"
-            command = ["gcc", "-x", "c", "-", "-o", str(output), *arguments]
-            subprocess.run(command, input=text.encode(), check=True)
+            command = ["gcc", "-o", str(output), "-x", "c", "-", "-x", "none", *arguments]
+            result = subprocess.run(command, input=text.encode(), check=False, capture_output=True)
+            assert result.returncode == 0, result.stderr[-2000:]
             made[key] = output
         return made[key]
 

@@ -23,27 +23,24 @@ class FolderView:
     """Refuses paths with a symlink or `..` in them, as a layer's index has no such paths."""
 
     def __init__(self, root: Path) -> None:
-        self.root = os.fsencode(root)
+        self.root = root
         self.read_paths: list[bytes] = []
 
-    def _real(self, path: bytes) -> bytes:
+    def _real(self, path: bytes) -> Path:
         assert path.startswith(b"/")
         assert os.path.normpath(path) == path, f"not normalised: {path!r}"
-        real = self.root.rstrip(b"/") + path
-        parent = os.path.dirname(real)
-        while len(parent) > len(self.root):
-            assert not os.path.islink(parent), f"{path!r} goes through a symlink"
-            parent = os.path.dirname(parent)
+        real = self.root / os.fsdecode(path[1:])
+        assert not any(parent.is_symlink() for parent in real.parents if parent != self.root and self.root in parent.parents)
         return real
 
     def lstat(self, path: bytes) -> Entry | None:
         real = self._real(path)
         try:
-            status = os.lstat(real)
+            status = real.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         kind = KINDS[stat.S_IFMT(status.st_mode)]
-        target = os.readlink(real) if kind is Kind.SYMLINK else b""
+        target = os.fsencode(real.readlink()) if kind is Kind.SYMLINK else b""
         return Entry(path=path, kind=kind, mode=status.st_mode & 0o7777, size=status.st_size, target=target)
 
     def read(self, path: bytes, *, limit: int) -> bytes:
@@ -51,10 +48,10 @@ class FolderView:
         if found is None or found.kind is not Kind.FILE or found.size > limit:
             raise UsageError(f"{path!r} can't be read")
         self.read_paths.append(path)
-        return Path(os.fsdecode(self._real(path))).read_bytes()
+        return self._real(path).read_bytes()
 
     def listdir(self, path: bytes) -> list[bytes]:
         try:
-            return os.listdir(self._real(path))
+            return [os.fsencode(found.name) for found in self._real(path).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []

@@ -217,6 +217,20 @@ def test_a_plain_program_is_no_sconified_one(go_program):
         read_sconified(go_program)
 
 
+def test_a_section_table_in_a_segment_is_refused(sconified, tmp_path):
+    """It is not measured there: it could stand in the place of zeros that are loaded."""
+    data = bytearray(sconified.read_bytes())
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    (count,) = struct.unpack_from("<H", data, 0x3C)
+    gap = 0x158  # where the linker had its table
+    assert not any(data[gap : gap + 64 * count])
+    data[gap : gap + 64 * count] = data[table : table + 64 * count]
+    struct.pack_into("<Q", data, 0x28, gap)
+    (tmp_path / "run").write_bytes(data)
+    with pytest.raises(EnclaveError, match="lies in a segment"):
+        read_sconified(tmp_path / "run")
+
+
 @pytest.mark.parametrize(("field", "value"), [(24, 4097), (24, 1 << 40), (32, 1 << 62), (4, 8)])
 def test_a_section_header_that_lies_is_refused(sconified, tmp_path, field, value):
     data = bytearray(sconified.read_bytes())

@@ -1,3 +1,5 @@
+# ruff: noqa: PTH118, PTH119, PTH120
+# Paths are bytes here, which pathlib has not.
 """Layers united as the overlay file system does it."""
 
 from __future__ import annotations
@@ -103,7 +105,8 @@ def test_deep_trees_do_not_exhaust_the_stack():
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])
 TREE = st.lists(
-    st.tuples(st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: b"/" + b"/".join(parts)), st.sampled_from("fdlw")), max_size=8
+    st.tuples(st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: b"/" + b"/".join(parts)), st.sampled_from("fdlw")),
+    max_size=8,
 )
 
 
@@ -112,7 +115,11 @@ def consistent(changes):
     chosen = {}
     for path, kind in changes:
         above = [b"/".join(path.split(b"/")[:depth]) for depth in range(2, path.count(b"/") + 1)]
-        if path in chosen or any(other.startswith(path + b"/") for other in chosen) or any(chosen.get(parent, "d") != "d" for parent in above):
+        if (
+            path in chosen
+            or any(other.startswith(path + b"/") for other in chosen)
+            or any(chosen.get(parent, "d") != "d" for parent in above)
+        ):
             continue
         chosen.update(dict.fromkeys(above, "d"))
         chosen[path] = kind
@@ -126,7 +133,9 @@ def as_layer(chosen):
         if kind != "w"
     ]
     gone = [path[1:].decode() for path, kind in chosen.items() if kind == "w"]
-    return with_whiteouts(layer_bytes(*items), *[os.path.join(os.path.dirname(path), ".wh." + os.path.basename(path)) for path in gone])
+    return with_whiteouts(
+        layer_bytes(*items), *[os.path.join(os.path.dirname(path), ".wh." + os.path.basename(path)) for path in gone]
+    )
 
 
 @settings(max_examples=120, deadline=None)
@@ -160,7 +169,9 @@ def test_the_view_equals_what_umoci_unpacks(tmp_path, need):
     up = Layer(diff_id=Sha256("sha256:" + hashlib.sha256(data).hexdigest()), size=len(data), path=tmp_path / "up")
     OciSink(tmp_path / "oci").deliver(built(low, up), ScratchSource(), "t")
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    subprocess.run([umoci, "unpack", *rootless, "--image", f"{tmp_path}/oci:t", tmp_path / "bundle"], check=True, capture_output=True)
+    subprocess.run(
+        [umoci, "unpack", *rootless, "--image", f"{tmp_path}/oci:t", tmp_path / "bundle"], check=True, capture_output=True
+    )
     root = os.fsencode(tmp_path / "bundle" / "rootfs")
     unpacked = sorted(
         os.path.join(where, name)[len(root) :] for where, folders, files in os.walk(root) for name in [*folders, *files]

@@ -81,11 +81,19 @@ def test_skopeo_and_umoci_accept_it(layout, tmp_path, need):
         subprocess.run([need("skopeo"), "inspect", "--config", f"oci:{layout}:1.0"], check=True, capture_output=True).stdout
     )
     assert inspected["config"]["Env"] == ["A=1"]
-    subprocess.run([need("skopeo"), "copy", "--insecure-policy", f"oci:{layout}:1.0", f"dir:{tmp_path}/dir"], check=True, capture_output=True)
-    listed = json.loads(subprocess.run([need("umoci"), "stat", "--json", "--image", f"{layout}:1.0"], check=True, capture_output=True).stdout)
+    subprocess.run(
+        [need("skopeo"), "copy", "--insecure-policy", f"oci:{layout}:1.0", f"dir:{tmp_path}/dir"],
+        check=True,
+        capture_output=True,
+    )
+    listed = json.loads(
+        subprocess.run([need("umoci"), "stat", "--json", "--image", f"{layout}:1.0"], check=True, capture_output=True).stdout
+    )
     assert listed is not None
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    subprocess.run([need("umoci"), "unpack", *rootless, "--image", f"{layout}:1.0", tmp_path / "bundle"], check=True, capture_output=True)
+    subprocess.run(
+        [need("umoci"), "unpack", *rootless, "--image", f"{layout}:1.0", tmp_path / "bundle"], check=True, capture_output=True
+    )
     assert (tmp_path / "bundle" / "rootfs" / "app" / "new").read_bytes() == b"new"
 
 
@@ -99,8 +107,12 @@ def test_what_skopeo_and_umoci_write_is_read(layout, tmp_path, need):
     extra.write_bytes(b"inserted")
     umoci = need("umoci")
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    subprocess.run([umoci, "insert", *rootless, "--image", f"{tmp_path}/two:t", extra, "/app/extra"], check=True, capture_output=True)
-    subprocess.run([umoci, "insert", *rootless, "--whiteout", "--image", f"{tmp_path}/two:t", "/app/old"], check=True, capture_output=True)
+    subprocess.run(
+        [umoci, "insert", *rootless, "--image", f"{tmp_path}/two:t", extra, "/app/extra"], check=True, capture_output=True
+    )
+    subprocess.run(
+        [umoci, "insert", *rootless, "--whiteout", "--image", f"{tmp_path}/two:t", "/app/old"], check=True, capture_output=True
+    )
     source = OciSource(tmp_path / "two", "t")
     assert source.read(b"/app/extra", limit=100) == b"inserted"
     assert source.lstat(b"/app/old") is None
@@ -116,11 +128,16 @@ def test_compressed_layers_are_read_verified_and_kept_as_they_are(layout, image,
     assert base.identity == plain
     assert base.read(b"/app/new", limit=9) == b"new"
     with base.layer_files() as files:
-        assert [(item.diff_id, item.path.read_bytes()) for item in files] == [(item.diff_id, item.path.read_bytes()) for item in image.layers]
+        assert [(item.diff_id, item.path.read_bytes()) for item in files] == [
+            (item.diff_id, item.path.read_bytes()) for item in image.layers
+        ]
     ours = layer(tmp_path / "blobs", file(b"/ours", b"o"))
     OciSink(tmp_path / "out").deliver(built(ours, base=base.diff_ids), base, "t")
     validate(tmp_path / "out", "t")
-    assert [blob.digest for blob in OciSource(tmp_path / "out", "t").layers] == [*[blob.digest for blob in base.layers], ours.diff_id]
+    assert [blob.digest for blob in OciSource(tmp_path / "out", "t").layers] == [
+        *[blob.digest for blob in base.layers],
+        ours.diff_id,
+    ]
 
 
 def test_other_tags_stay_and_an_equal_delivery_changes_nothing(layout, image, tmp_path):
@@ -173,7 +190,9 @@ def test_writers_at_the_same_time_keep_each_others_tags(tmp_path, image):
 
 def test_a_base_with_other_layers_is_refused(layout, image, tmp_path):
     with pytest.raises(VerificationError, match="does not have the layers"):
-        OciSink(tmp_path / "out").deliver(BuiltImage(base_diff_ids=(image.layers[1].diff_id,), layers=(), config=image.config), OciSource(layout), "t")
+        OciSink(tmp_path / "out").deliver(
+            BuiltImage(base_diff_ids=(image.layers[1].diff_id,), layers=(), config=image.config), OciSource(layout), "t"
+        )
 
 
 def test_a_blob_that_was_changed_is_refused(layout, image):
@@ -185,7 +204,9 @@ def test_a_blob_that_was_changed_is_refused(layout, image):
     with pytest.raises(VerificationError, match="bytes its digest promises"):
         OciSource(layout, "1.0").lstat(b"/app")
     with pytest.raises(VerificationError, match="bytes its digest promises"):
-        OciSink(layout.with_name("copy")).deliver(built(base=tuple(item.diff_id for item in image.layers)), OciSource(layout), "t")
+        OciSink(layout.with_name("copy")).deliver(
+            built(base=tuple(item.diff_id for item in image.layers)), OciSource(layout), "t"
+        )
     with pytest.raises(VerificationError, match=r"not valid:\nblob sha256:"):
         validate(layout, "1.0")
 
@@ -252,7 +273,9 @@ def test_the_platform_is_chosen_through_nested_indexes(layout):
     digest = hashlib.sha256(nested).hexdigest()
     (blobs / digest).write_bytes(nested)
     media_type = "application/vnd.oci.image.index.v1+json"
-    index["manifests"] = [{"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(nested), "annotations": entry["annotations"]}]
+    index["manifests"] = [
+        {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(nested), "annotations": entry["annotations"]}
+    ]
     (layout / "index.json").write_text(json.dumps(index))
     assert OciSource(layout, "1.0").config.env == ("A=1",)
     with pytest.raises(UnavailableError, match="nothing for linux/s390x"):
@@ -306,7 +329,9 @@ def test_the_search_sees_what_upper_layers_hide(layout, image, tmp_path):
     found = [(item.entry.path, item.content.read()) for item in search_built(full) if item.content]
     assert (b"/app/old", b"old") in found
     assert (b"/app/old", b"harmless") in found
-    assert (b"/app/old", b"old") in [(item.entry.path, item.content.read()) for item in search_base(OciSource(layout)) if item.content]
+    assert (b"/app/old", b"old") in [
+        (item.entry.path, item.content.read()) for item in search_base(OciSource(layout)) if item.content
+    ]
 
 
 def test_a_folder_as_a_base_of_scratch_gives_a_valid_image(tmp_path):

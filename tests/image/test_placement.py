@@ -15,7 +15,14 @@ from sconify_tasks.image.index import read_layer
 from sconify_tasks.image.merge import MergedView
 from sconify_tasks.image.placement import place
 
-USR_MERGED = (folder(b"/usr"), folder(b"/usr/lib"), symlink(b"/lib", b"usr/lib"), folder(b"/etc"), file(b"/etc/passwd"), symlink(b"/bad", b"nowhere/x"))
+USR_MERGED = (
+    folder(b"/usr"),
+    folder(b"/usr/lib"),
+    symlink(b"/lib", b"usr/lib"),
+    folder(b"/etc"),
+    file(b"/etc/passwd"),
+    symlink(b"/bad", b"nowhere/x"),
+)
 
 
 def base_of(*items):
@@ -43,7 +50,10 @@ def test_existing_parents_are_not_made_again_and_missing_ones_are():
 
 
 def test_missing_parents_look_as_in_the_native_image():
-    native = {b"/srv": Entry(path=b"/srv", kind=Kind.DIR, mode=0o2750, uid=5), b"/srv/a": Entry(path=b"/srv/a", kind=Kind.SYMLINK)}
+    native = {
+        b"/srv": Entry(path=b"/srv", kind=Kind.DIR, mode=0o2750, uid=5),
+        b"/srv/a": Entry(path=b"/srv/a", kind=Kind.SYMLINK),
+    }
     found = {entry.path: entry for entry, _ in place([file(b"/srv/a/f")], base=base_of(), native=native.get, missing=None)}
     assert (found[b"/srv"].mode, found[b"/srv"].uid) == (0o2750, 5)
     assert (found[b"/srv/a"].kind, found[b"/srv/a"].mode, found[b"/srv/a"].uid) == (Kind.DIR, 0o755, 0)
@@ -114,7 +124,11 @@ def test_hard_links_follow_their_target():
 PARTS = st.sampled_from([b"a", b"b", b"c"])
 PATHS = st.lists(PARTS, min_size=1, max_size=3).map(lambda parts: b"/" + b"/".join(parts))
 TARGETS = st.sampled_from([b"a", b"/b", b"../c", b"a/b", b"/", b"nowhere"])
-ITEMS = st.lists(st.one_of(PATHS.map(file), PATHS.map(folder), st.builds(symlink, PATHS, TARGETS)), max_size=6, unique_by=lambda item: item[0].path)
+ITEMS = st.lists(
+    st.one_of(PATHS.map(file), PATHS.map(folder), st.builds(symlink, PATHS, TARGETS)),
+    max_size=6,
+    unique_by=lambda item: item[0].path,
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,3 +1,5 @@
+# ruff: noqa: PTH115, PTH116, PTH121, PTH208
+# Paths are bytes here, which pathlib has not.
 """What our writer writes, our reader, tarfile and GNU tar read: the same entries."""
 
 from __future__ import annotations
@@ -96,7 +98,10 @@ def test_gnu_tar_extracts_it_all(tmp_path, need):
         (Entry(path=b"/latin-\xe9", kind=Kind.FILE, size=1), b"l"),
         (Entry(path=b"/link", kind=Kind.SYMLINK, target=b"../../etc/passwd"), None),
         (Entry(path=b"/zz", kind=Kind.FILE, size=1, hardlink=long), None),
-        (Entry(path=b"/owned", kind=Kind.FILE, uid=3_000_000, gid=4_000_000, size=0, xattrs=((b"user.note", b"a\nb\0c"),)), b""),
+        (
+            Entry(path=b"/owned", kind=Kind.FILE, uid=3_000_000, gid=4_000_000, size=0, xattrs=((b"user.note", b"a\nb\0c"),)),
+            b"",
+        ),
     ]
     data, _ = written(items)
     tar = need("tar")
@@ -120,7 +125,9 @@ def test_what_gnu_tar_writes_is_read(tmp_path, need):
     os.link(tmp_path / "a" / ("n" * 150), tmp_path / "a" / "same")
     (tmp_path / "a" / "to").symlink_to("t" * 150)
     for form in ("gnu", "pax"):
-        data = subprocess.run([need("tar"), f"--format={form}", "-c", "-C", tmp_path, "a"], check=True, capture_output=True).stdout
+        data = subprocess.run(
+            [need("tar"), f"--format={form}", "-c", "-C", tmp_path, "a"], check=True, capture_output=True
+        ).stdout
         found = {member.entry.path: member.entry for member, _ in members(io.BytesIO(data))}
         assert {b"/a", b"/a/" + b"n" * 150, b"/a/same", b"/a/to"} == set(found)
         assert found[b"/a/to"].target == b"t" * 150
@@ -130,7 +137,9 @@ def test_what_gnu_tar_writes_is_read(tmp_path, need):
 def test_content_may_come_from_a_range_of_a_file_or_a_stream(tmp_path):
     source = tmp_path / "blob"
     source.write_bytes(b"x" * 100 + b"y" * 3_000_000)
-    one, _ = written([(Entry(path=b"/f", kind=Kind.FILE, size=3_000_000), FileRange(path=source, offset=100, length=3_000_000))])
+    one, _ = written(
+        [(Entry(path=b"/f", kind=Kind.FILE, size=3_000_000), FileRange(path=source, offset=100, length=3_000_000))]
+    )
     two, _ = written([(Entry(path=b"/f", kind=Kind.FILE, size=3_000_000), io.BytesIO(b"y" * 3_000_000))])
     three, _ = written([(Entry(path=b"/f", kind=Kind.FILE, size=3_000_000), b"y" * 3_000_000)])
     assert one == two == three
@@ -157,7 +166,9 @@ def test_a_file_range_past_the_end_is_an_error(tmp_path):
         written([(Entry(path=b"/f", kind=Kind.FILE, size=8), FileRange(path=tmp_path / "f", length=8))])
 
 
-@pytest.mark.parametrize("path", [b"relative", b"/a//b", b"/a/../b", b"/.", b"/a/", b"/a\0", b"/" + b"n" * 256, b"/x/.wh.y", b"/.wh..wh..opq"])
+@pytest.mark.parametrize(
+    "path", [b"relative", b"/a//b", b"/a/../b", b"/.", b"/a/", b"/a\0", b"/" + b"n" * 256, b"/x/.wh.y", b"/.wh..wh..opq"]
+)
 def test_a_path_that_a_reader_would_misunderstand_is_refused(path):
     with pytest.raises(UsageError):
         written([(Entry(path=path, kind=Kind.DIR), None)])
@@ -165,6 +176,10 @@ def test_a_path_that_a_reader_would_misunderstand_is_refused(path):
 
 def test_order_duplicates_and_missing_hard_link_targets_are_the_callers_mistakes():
     file, other = Entry(path=b"/b", kind=Kind.FILE), Entry(path=b"/a", kind=Kind.FILE)
-    for bad in ([(file, b""), (other, b"")], [(file, b""), (file, b"")], [(Entry(path=b"/l", kind=Kind.FILE, hardlink=b"/b"), None)]):
+    for bad in (
+        [(file, b""), (other, b"")],
+        [(file, b""), (file, b"")],
+        [(Entry(path=b"/l", kind=Kind.FILE, hardlink=b"/b"), None)],
+    ):
         with pytest.raises(ValueError, match=r"order|target"):
             write_tar(bad, io.BytesIO())

@@ -55,7 +55,9 @@ class Engine:
                 info.size = len(data)
                 info.mode = 0o755
                 archive.addfile(info, io.BytesIO(data))
-        for event in self.client.api.build(fileobj=io.BytesIO(context.getvalue()), custom_context=True, tag=name, decode=True, rm=True):
+        for event in self.client.api.build(
+            fileobj=io.BytesIO(context.getvalue()), custom_context=True, tag=name, decode=True, rm=True
+        ):
             assert "error" not in event, event["error"]
         return name
 
@@ -105,7 +107,9 @@ def _start(dockerd: str, root: Path) -> tuple[subprocess.Popen[bytes], str]:
     except LookupError:
         command += ["--iptables=false", "--bridge=none"]
     with (root / "log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}), host
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+        ), host
 
 
 def find_iptables() -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+
 from sconify_tasks.sgx.collateral import Collateral
-from sconify_tasks.sgx.platform import SimulatedPlatform, _sign
+from sconify_tasks.sgx.platform import SimulatedPlatform, _certificate, _der, _pair, _sgx_extension, _sign
 from sconify_tasks.sgx.quote import DEBUG, INIT, MODE64BIT, ReportBody
 
 NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
@@ -37,10 +38,26 @@ def with_qe_identity(platform: SimulatedPlatform, collateral: Collateral, **chan
     return replace(collateral, qe_identity=text, qe_identity_signature=_sign(platform.keys["tcb"], text.encode()))
 
 
-def with_level(platform: SimulatedPlatform, collateral: Collateral, status: str, advisories: tuple[str, ...] = ()) -> Collateral:
+def with_level(
+    platform: SimulatedPlatform, collateral: Collateral, status: str, advisories: tuple[str, ...] = ()
+) -> Collateral:
     """The platform's own TCB level gets another status."""
     level = {**json.loads(collateral.tcb_info)["tcbLevels"][0], "tcbStatus": status, "advisoryIDs": list(advisories)}
     return with_tcb_info(platform, collateral, tcbLevels=[level])
+
+
+def with_configuration(platform: SimulatedPlatform, *, dynamic: bool, cached: bool, smt: bool) -> SimulatedPlatform:
+    """The same platform with a PCK as platform CAs make them."""
+    flags = enumerate((dynamic, cached, smt), start=1)
+    values = b"".join(_pair(f"7.{number}", _der(0x01, b"\xff" if flag else b"\0")) for number, flag in flags)
+    plain = _sgx_extension()
+    assert plain[1] == 0x82
+    extension = _der(0x30, plain[4:] + _pair("7", _der(0x30, values)))
+    issuer, since = platform.certificates["pck-ca"], NOW - timedelta(days=2)
+    pck = _certificate(
+        "PCK Certificate", platform.keys["pck"], issuer=issuer, signer=platform.keys["pck-ca"], since=since, sgx=extension
+    )
+    return replace(platform, certificates={**platform.certificates, "pck": pck})
 
 
 def crl(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quotes.quote_support import DATA, report
-from sconify_tasks.sgx.quote import FIXED_LENGTH, QuoteError, ReportBody, Quote, Header, parse_quote, parse_report
+
+from sconify_tasks.sgx.quote import FIXED_LENGTH, Header, Quote, QuoteError, ReportBody, parse_quote, parse_report
 
 SAMPLE = (DATA / "intel_sample.quote").read_bytes()
 

@@ -17,10 +17,12 @@ from quotes.quote_support import (
     PRODUCTION_FLAGS,
     crl,
     report,
+    with_configuration,
     with_level,
     with_qe_identity,
     with_tcb_info,
 )
+
 from sconify_tasks.sgx.collateral import parse_collateral
 from sconify_tasks.sgx.debug_quote import verify_debug_quote
 from sconify_tasks.sgx.platform import _raw_public, _sign, new_platform
@@ -182,7 +184,8 @@ ACCEPTED_BY_THE_LIBRARY = {"chain of one", "chain without end"}
 
 @pytest.mark.parametrize(
     ("case", "flags"),
-    [(case, DEBUG_FLAGS) for case in CASES] + [(case, PRODUCTION_FLAGS) for case in CASES if case not in ACCEPTED_BY_THE_LIBRARY],
+    [(case, DEBUG_FLAGS) for case in CASES]
+    + [(case, PRODUCTION_FLAGS) for case in CASES if case not in ACCEPTED_BY_THE_LIBRARY],
 )
 def test_damaged_collateral_is_refused_on_both_paths(platform, collateral, case, flags):
     cases = {name: replace(collateral, **fields) for name, fields in revocations(platform).items()}
@@ -266,8 +269,28 @@ def test_an_advisory_passes_only_when_it_is_ignored_by_name(platform, collateral
         assert verify_quote(quote, level, (platform.root_der,), NOW, policy).verdict.advisories == ("INTEL-SA-00615",)
 
 
+@pytest.mark.parametrize("flags", [PRODUCTION_FLAGS, DEBUG_FLAGS])
+@pytest.mark.parametrize(
+    ("flag", "toleration"),
+    [("dynamic", None), ("cached", None), ("smt", "hyperthreading"), (None, "")],
+)
+def test_a_platforms_configuration_passes_only_where_it_is_tolerated(platform, collateral, flags, flag, toleration):
+    configured = with_configuration(platform, **{name: name == flag for name in ("dynamic", "cached", "smt")})
+    quote = configured.quote(report(flags))
+    all_tolerated = QuotePolicy(allow_debug=True, tolerate=frozenset({"hyperthreading", "outdated-tcb"}))
+    if flag is not None:
+        assert refusal(quote, collateral, platform, DEBUG_OK if toleration else all_tolerated).code == "tcb"
+    if toleration is not None:
+        verify_quote(quote, collateral, (platform.root_der,), NOW, all_tolerated)
+
+
 def test_the_worse_of_platform_and_quoting_enclave_counts(platform, collateral):
-    level = {"tcb": {"isvsvn": 1}, "tcbDate": "2026-01-01T00:00:00Z", "tcbStatus": "OutOfDate", "advisoryIDs": ["INTEL-SA-00615"]}
+    level = {
+        "tcb": {"isvsvn": 1},
+        "tcbDate": "2026-01-01T00:00:00Z",
+        "tcbStatus": "OutOfDate",
+        "advisoryIDs": ["INTEL-SA-00615"],
+    }
     old_enclave = with_qe_identity(platform, collateral, tcbLevels=[level])
     for flags in (PRODUCTION_FLAGS, DEBUG_FLAGS):
         assert "OutOfDate" in refusal(platform.quote(report(flags)), old_enclave, platform).message

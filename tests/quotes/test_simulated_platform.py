@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from quotes.quote_support import NOW, report
+
 from sconify_tasks.errors import StoreError, UsageError
 from sconify_tasks.sgx.collateral import parse_collateral
 from sconify_tasks.sgx.platform import open_platform, parse_platform
@@ -27,7 +28,9 @@ def test_quotes_of_a_loaded_platform_verify_a_year_later(tmp_path):
     open_platform(tmp_path, NOW)
     later = NOW + timedelta(days=365)
     platform = open_platform(tmp_path, later)
-    verify_quote(platform.quote(report()), platform.collateral(later), (platform.root_der,), later, QuotePolicy(allow_debug=True))
+    verify_quote(
+        platform.quote(report()), platform.collateral(later), (platform.root_der,), later, QuotePolicy(allow_debug=True)
+    )
 
 
 def test_of_many_that_race_all_get_the_same_platform(tmp_path):
@@ -47,7 +50,7 @@ def test_a_damaged_state_file_is_named_and_not_replaced(tmp_path, damage):
     open_platform(tmp_path, NOW)
     path = tmp_path / "platform.json"
     path.write_bytes(damage)
-    with pytest.raises(StoreError, match="platform.json is damaged"):
+    with pytest.raises(StoreError, match=r"platform\.json is damaged"):
         open_platform(tmp_path, NOW)
     assert path.read_bytes() == damage
 
@@ -57,7 +60,9 @@ def test_a_state_file_with_a_key_of_another_kind_is_refused(tmp_path):
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     state = json.loads(open_platform(tmp_path, NOW).to_json())
-    state["keys"]["pck"] = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    state["keys"]["pck"] = (
+        Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    )
     with pytest.raises(ValueError, match="not an EC key"):
         parse_platform(json.dumps(state).encode())
 
@@ -74,7 +79,9 @@ def test_collateral_survives_its_json_form(tmp_path):
     assert parse_collateral(collateral.to_json()) == collateral
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"root_ca_crl": 7}', '{"tcb_info": "' + "x" * (1 << 20) + '"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 100_000, '{"root_ca_crl": 7}', '{"tcb_info": "' + "x" * (1 << 20) + '"}']
+)
 def test_what_is_no_collateral_is_refused(text):
     with pytest.raises(UsageError, match="collateral"):
         parse_collateral(text)

@@ -138,7 +138,7 @@ def test_the_cost_does_not_grow_with_heap():
 
 def test_size_is_the_smallest_power_of_two_that_holds_all():
     assert layout(ELF, SMALL).size == 1 << 21
-    one_thread = 22 * 4096
+    one_thread = 21 * 4096
     fixed = layout(ELF, SMALL).threads_offset + one_thread
     assert layout(ELF, replace(SMALL, heap=(1 << 30) - fixed)).size == 1 << 30
     assert layout(ELF, replace(SMALL, heap=(1 << 30) - fixed + 4096)).size == 1 << 31

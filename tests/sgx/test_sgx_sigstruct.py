@@ -59,7 +59,7 @@ def test_every_flipped_bit_is_refused(bit):
 
 
 def test_another_measurement_is_named():
-    with pytest.raises(EnclaveError, match="is for MRENCLAVE 5a5a.*, not for 0000") as refusal:
+    with pytest.raises(EnclaveError, match=r"is for MRENCLAVE 5a5a.*, not for 0000") as refusal:
         verify_sigstruct(parse_sigstruct(SIGSTRUCT), mrenclave=MrEnclave("00" * 32))
     assert refusal.value.code == "mrenclave"
 

@@ -13,11 +13,13 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
 	pageSize   = 4096
-	maxConfig  = 1 << 20
+	maxConfig  = 1 << 16
+	maxBytes   = 1 << 40
 	maxThreads = 256
 )
 
@@ -68,6 +70,9 @@ func Parse(pages []byte) (*Config, error) {
 	if len(pages)-len(text) >= pageSize {
 		return nil, errors.New("the configuration is padded by more than a page")
 	}
+	if !utf8.Valid(text) {
+		return nil, errors.New("the configuration is not UTF-8")
+	}
 	if err := refuseDuplicates(text); err != nil {
 		return nil, err
 	}
@@ -97,13 +102,14 @@ func (d *document) check(pages []byte) (*Config, error) {
 		Binary: Binary{Path: *d.Binary.Path, Size: *d.Binary.Size, Protected: *d.Binary.Protected}, Pages: pages,
 	}
 	switch {
-	case result.Heap%pageSize != 0 || result.Stack%pageSize != 0 || result.Heap > math.MaxInt64 || result.Stack > math.MaxInt64>>8:
+	case result.Heap%pageSize != 0 || result.Stack%pageSize != 0 || result.Heap > maxBytes || result.Stack > maxBytes:
 		return nil, errors.New("heap and stack must be multiples of 4096")
 	case result.Dlopen < 0 || result.Dlopen > 2 || result.Fork>>1 != 0 || result.Mprotect>>1 != 0:
 		return nil, errors.New("dlopen, fork or mprotect is out of range")
 	case result.Threads < 1 || result.Threads > maxThreads:
 		return nil, errors.New("threads must be 1 to 256")
-	case !path.IsAbs(result.Binary.Path) || path.Clean(result.Binary.Path) != result.Binary.Path || result.Binary.Size < 0:
+	case !path.IsAbs(result.Binary.Path) || path.Clean(result.Binary.Path) != result.Binary.Path || result.Binary.Size < 0 ||
+		result.Binary.Size > maxBytes || strings.IndexByte(result.Binary.Path, 0) >= 0:
 		return nil, errors.New("the binary's path or size is out of range")
 	}
 	digest, err := digestOf(*d.Binary.SHA256)

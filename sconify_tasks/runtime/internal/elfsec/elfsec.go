@@ -10,13 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-)
-
-// Header-field offsets (ELF64) that appending sections changes; measured as zero.
-const (
-	ShoffAt, ShoffSize       = 0x28, 8
-	ShnumAt, ShnumSize       = 0x3C, 2
-	ShstrndxAt, ShstrndxSize = 0x3E, 2
+	"math"
 )
 
 const maxInterpreter = 4096
@@ -36,7 +30,7 @@ func Open(reader io.ReaderAt, size int64) (file *File, err error) {
 			file, err = nil, fmt.Errorf("not a readable ELF file: %v", problem)
 		}
 	}()
-	decoded, err := elf.NewFile(io.NewSectionReader(reader, 0, size))
+	decoded, err := elf.NewFile(withoutSections{io.NewSectionReader(reader, 0, size)})
 	if err != nil {
 		return nil, fmt.Errorf("not a readable ELF file: %w", err)
 	}
@@ -46,10 +40,28 @@ func Open(reader io.ReaderAt, size int64) (file *File, err error) {
 	return &File{File: decoded, reader: reader, size: size}, nil
 }
 
+// withoutSections hides the section headers: a program runs by its segments, and may have any rubbish for sections.
+type withoutSections struct{ io.ReaderAt }
+
+func (w withoutSections) ReadAt(into []byte, offset int64) (int, error) {
+	count, err := w.ReaderAt.ReadAt(into, offset)
+	for _, field := range [...][2]int64{{0x28, 0x30}, {0x3C, 0x40}} {
+		first, last := max(field[0]-offset, 0), min(field[1]-offset, int64(count))
+		if first < last {
+			clear(into[first:last])
+		}
+	}
+	return count, err
+}
+
 // Section returns the bytes of the one section with this name as a reader, or nil if there is none.
 func (f *File) Section(name string) (*io.SectionReader, error) {
+	decoded, err := elf.NewFile(io.NewSectionReader(f.reader, 0, f.size))
+	if err != nil {
+		return nil, fmt.Errorf("the sections can't be read: %w", err)
+	}
 	var found *elf.Section
-	for _, section := range f.Sections {
+	for _, section := range decoded.Sections {
 		if section.Name != name {
 			continue
 		}
@@ -70,17 +82,16 @@ func (f *File) Section(name string) (*io.SectionReader, error) {
 
 // Segment is one loadable segment.
 type Segment struct {
-	Offset, FileSize   uint64
-	Address, Memory    uint64
-	Read, Write, Exec  bool
-	ProgramHeaderIndex int
+	Offset, FileSize  uint64
+	Address, Memory   uint64
+	Read, Write, Exec bool
 }
 
 // Segments returns the loadable segments in the order of the program headers.
 func (f *File) Segments() ([]Segment, error) {
 	var segments []Segment
 	for index, program := range f.Progs {
-		if program.Type != elf.PT_LOAD {
+		if program.Type != elf.PT_LOAD || program.Memsz == 0 {
 			continue
 		}
 		if program.Off > uint64(f.size) || program.Filesz > uint64(f.size)-program.Off || program.Filesz > program.Memsz ||
@@ -90,7 +101,6 @@ func (f *File) Segments() ([]Segment, error) {
 		segments = append(segments, Segment{
 			Offset: program.Off, FileSize: program.Filesz, Address: program.Vaddr, Memory: program.Memsz,
 			Read: program.Flags&elf.PF_R != 0, Write: program.Flags&elf.PF_W != 0, Exec: program.Flags&elf.PF_X != 0,
-			ProgramHeaderIndex: index,
 		})
 	}
 	if len(segments) == 0 {
@@ -99,20 +109,48 @@ func (f *File) Segments() ([]Segment, error) {
 	return segments, nil
 }
 
-// ReadSegment returns the bytes of a segment in the file, with the header fields that appending sections changes set to zero.
+// ReadSegment returns the bytes of a segment in the file. Those that only say where something lies in the file are zero, so
+// that what is measured survives appended sections and strip (docs/formats.md section 6).
 func (f *File) ReadSegment(segment Segment) ([]byte, error) {
 	content := make([]byte, segment.FileSize)
 	if _, err := f.reader.ReadAt(content, int64(segment.Offset)); err != nil {
 		return nil, err
 	}
-	for _, field := range [...][2]uint64{{ShoffAt, ShoffSize}, {ShnumAt, ShnumSize}, {ShstrndxAt, ShstrndxSize}} {
-		for at := field[0]; at < field[0]+field[1]; at++ {
-			if at >= segment.Offset && at-segment.Offset < segment.FileSize {
-				content[at-segment.Offset] = 0
-			}
+	places, err := f.filePlaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, place := range places {
+		first, last := max(place.start, segment.Offset), min(place.end, segment.Offset+segment.FileSize)
+		if first < last {
+			clear(content[first-segment.Offset : last-segment.Offset])
 		}
 	}
 	return content, nil
+}
+
+type place struct{ start, end uint64 }
+
+// filePlaces returns the ranges of the file that are not measured.
+func (f *File) filePlaces() ([]place, error) {
+	header := make([]byte, 64)
+	if _, err := f.reader.ReadAt(header, 0); err != nil {
+		return nil, err
+	}
+	shoff, phoff := f.ByteOrder.Uint64(header[0x28:]), f.ByteOrder.Uint64(header[0x20:])
+	tableSize := uint64(f.ByteOrder.Uint16(header[0x3A:])) * uint64(f.ByteOrder.Uint16(header[0x3C:]))
+	if shoff > math.MaxInt64 || phoff > math.MaxInt64 {
+		return nil, errors.New("a table of the ELF file does not lie in it")
+	}
+	places := []place{{0x28, 0x30}, {0x3C, 0x40}, {shoff, shoff + tableSize}}
+	entrySize := uint64(f.ByteOrder.Uint16(header[0x36:]))
+	for index, program := range f.Progs {
+		if program.Type == elf.PT_LOAD {
+			at := phoff + uint64(index)*entrySize
+			places = append(places, place{at + 8, at + 16}, place{at + 32, at + 40})
+		}
+	}
+	return places, nil
 }
 
 // Interpreter returns the path of PT_INTERP, or "" for a program without one.

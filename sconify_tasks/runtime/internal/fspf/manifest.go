@@ -68,22 +68,40 @@ func Parse(body []byte) (*Manifest, error) {
 	return m, m.check()
 }
 
-// check holds what the walk relies on: parents of entries are directories, and encrypted content lies nowhere else.
+// check holds what the walk relies on beyond the format: the ancestors of an entry are directories that no link on the disk
+// can replace, and a file has the class of its region.
 func (m *Manifest) check() error {
 	if _, found := m.regions["/"]; !found {
 		return errors.New("manifest: there is no region for /")
 	}
 	for _, entry := range m.Entries {
-		if entry.Path == "/" {
-			if entry.Kind != KindDirectory {
-				return errors.New("manifest: / is not a directory")
-			}
-			continue
+		if err := m.checkEntry(entry); err != nil {
+			return fmt.Errorf("manifest: %q %w", entry.Path, err)
 		}
-		parent := m.byPath[path.Dir(entry.Path)]
-		if parent != nil && parent.Kind != KindDirectory {
-			return fmt.Errorf("manifest: %q lies below something that is not a directory", entry.Path)
-		}
+	}
+	return nil
+}
+
+func (m *Manifest) checkEntry(entry *Entry) error {
+	region := m.Class(entry.Path)
+	switch {
+	case entry.Kind == KindFile && entry.Class != max(region, ClassAuthenticated):
+		return errors.New("has another class than its region")
+	case entry.Kind == KindFile && (entry.Class == ClassEncrypted && entry.Mode&0o111 != 0) != (entry.Flags&FlagStoredX != 0):
+		return errors.New("must be stored apart exactly if it is encrypted and executable")
+	case entry.Kind != KindFile && entry.Kind != KindSymlink && entry.Flags&^FlagPinned != 0:
+		return errors.New("has flags of a file and is none")
+	case entry.Path == "/" && entry.Kind != KindDirectory:
+		return errors.New("is not a directory")
+	case entry.Path == "/" || path.Dir(entry.Path) == "/":
+		return nil
+	}
+	parent := m.byPath[path.Dir(entry.Path)]
+	if parent == nil || parent.Kind != KindDirectory {
+		return errors.New("lies in no directory of the manifest")
+	}
+	if m.Class(parent.Path) == ClassNone && parent.Flags&FlagPinned == 0 {
+		return errors.New("lies in a directory that is not pinned")
 	}
 	return nil
 }
@@ -175,15 +193,12 @@ func (c *cursor) entry(entry *Entry, previous string, first bool) {
 		entry.Mode&^0o7777 != 0 || entry.Nanoseconds > 999_999_999 {
 		c.fail("entry %q has a field that is out of range", entry.Path)
 	}
-	if entry.Kind != KindFile && entry.Flags&(FlagStoredX|FlagMain|FlagClosure) != 0 && entry.Kind != KindSymlink {
-		c.fail("entry %q has flags of a file and is none", entry.Path)
-	}
 	switch entry.Kind {
 	case KindFile:
 		entry.Size = c.u64()
 		copy(entry.Content[:], c.take(32))
-		if entry.Class == ClassNone || entry.Size > 1<<60 || (entry.Flags&FlagStoredX != 0 && entry.Class != ClassEncrypted) {
-			c.fail("entry %q is a file with an impossible class or size", entry.Path)
+		if entry.Size > 1<<60 {
+			c.fail("entry %q is too large", entry.Path)
 		}
 	case KindSymlink:
 		entry.Target = string(c.take(int(c.u16())))

@@ -104,7 +104,7 @@ func Verify(out io.Writer, stored io.ReaderAt, storedSize int64, content Digest,
 		return fmt.Errorf("%w: it has %d bytes, the manifest says %d", ErrDamaged, storedSize, size)
 	}
 	digest := sha256.New()
-	buffer := make([]byte, min(size, 4*chunkSize))
+	buffer := make([]byte, max(1, min(size, 4*chunkSize))) // CopyBuffer refuses an empty one
 	both := io.MultiWriter(out, digest)
 	if count, err := io.CopyBuffer(both, struct{ io.Reader }{io.NewSectionReader(stored, 0, storedSize)}, buffer); err != nil {
 		return err

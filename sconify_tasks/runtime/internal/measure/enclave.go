@@ -2,6 +2,7 @@
 package measure
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -18,6 +19,7 @@ const (
 	threadPages = 1 + stackPages + 1 + 1 + ssaPages
 	stackFixed  = stackPages * page
 	minimumSize = 1 << 21
+	maxRuntime  = 1 << 30
 
 	permissionRead  = 1
 	permissionWrite = 2
@@ -40,13 +42,9 @@ func Enclave(file *elfsec.File, layout Layout) ([32]byte, error) {
 	if err != nil {
 		return result, err
 	}
-	base, end := segments[0].Address&^(page-1), uint64(0)
-	for _, segment := range segments {
-		base = min(base, segment.Address&^(page-1))
-		if first := segment.Address &^ (page - 1); first < end {
-			return result, errors.New("two segments share a page")
-		}
-		end = roundUp(segment.Address + segment.Memory)
+	base, end, err := span(segments, file.Entry)
+	if err != nil {
+		return result, err
 	}
 	configAt := end - base
 	threadsAt := configAt + roundUp(uint64(len(layout.Config)))
@@ -76,6 +74,26 @@ func Enclave(file *elfsec.File, layout Layout) ([32]byte, error) {
 	}
 	stream.hash.Sum(result[:0])
 	return result, nil
+}
+
+// span returns where the segments begin and end, in whole pages.
+func span(segments []elfsec.Segment, entry uint64) (base, end uint64, err error) {
+	base, inside := segments[0].Address&^(page-1), false
+	for _, segment := range segments {
+		first, last := segment.Address&^(page-1), roundUp(segment.Address+segment.Memory)
+		if first < end {
+			return 0, 0, errors.New("two segments share a page, or are not in ascending order")
+		}
+		if last < first || last-base > maxRuntime {
+			return 0, 0, errors.New("the segments span more than a runtime can")
+		}
+		inside = inside || (first <= entry && entry < last)
+		end = last
+	}
+	if !inside {
+		return 0, 0, errors.New("the entry point lies outside of the segments")
+	}
+	return base, end, nil
 }
 
 func roundUp(value uint64) uint64 { return (value + page - 1) &^ (page - 1) }
@@ -180,16 +198,16 @@ func Program(file *elfsec.File) ([32]byte, error) {
 		return result, err
 	}
 	digest := sha256.New()
-	var header [64]byte
+	var header [24]byte
 	for _, segment := range segments {
 		content, err := file.ReadSegment(segment)
 		if err != nil {
 			return result, err
 		}
-		binary.LittleEndian.PutUint64(header[0:], segment.Offset)
-		binary.LittleEndian.PutUint64(header[8:], segment.FileSize)
-		binary.LittleEndian.PutUint64(header[16:], segment.Address)
-		binary.LittleEndian.PutUint64(header[24:], segment.Memory)
+		content = bytes.TrimRight(content, "\x00") // strip drops trailing zeros, memory has them anyway
+		binary.LittleEndian.PutUint64(header[0:], segment.Address)
+		binary.LittleEndian.PutUint64(header[8:], segment.Memory)
+		binary.LittleEndian.PutUint64(header[16:], uint64(len(content)))
 		digest.Write(header[:])
 		digest.Write(content)
 	}

@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math"
 	"math/big"
 	"slices"
+	"time"
 )
 
 // SigstructSize is the size of a SIGSTRUCT (SDM vol. 3D, table 34-19).
@@ -20,6 +23,13 @@ const (
 	bodyAt      = 900
 	bodyEnd     = 1028
 	hashAt      = 960
+	q1At        = 1040
+	q2At        = 1424
+
+	debugBit  = 0x2
+	mode64Bit = 0x4
+	xfrm      = 0x3
+	xfrmMask  = 0xFFFFFFFFFFFFFF1B
 )
 
 var (
@@ -44,11 +54,11 @@ func ParseSigstruct(raw []byte) (*Sigstruct, error) {
 	if !bytes.Equal(raw[:16], header1) || !bytes.Equal(raw[24:40], header2) {
 		return nil, errors.New("SIGSTRUCT has another header")
 	}
-	if binary.LittleEndian.Uint32(raw[exponentAt:]) != 3 {
-		return nil, errors.New("SIGSTRUCT's exponent is not 3")
+	if err := checkFields(raw); err != nil {
+		return nil, err
 	}
 	modulus, signature := number(raw[modulusAt:modulusAt+keySize]), number(raw[signatureAt:signatureAt+keySize])
-	if modulus.BitLen() != keySize*8 || signature.Cmp(modulus) >= 0 {
+	if modulus.BitLen() != keySize*8 || modulus.Bit(0) == 0 || signature.Cmp(modulus) >= 0 {
 		return nil, errors.New("SIGSTRUCT's key or signature is out of range")
 	}
 	signed := sha256.New()
@@ -61,9 +71,37 @@ func ParseSigstruct(raw []byte) (*Sigstruct, error) {
 	if !bytes.Equal(opened, expected) {
 		return nil, errors.New("SIGSTRUCT's signature does not verify")
 	}
+	// A processor takes Q1 = floor(S^2 / M) and Q2 = floor((S^3 - Q1*S*M) / M) as given, and refuses wrong ones.
+	first, remainder := new(big.Int).DivMod(new(big.Int).Mul(signature, signature), modulus, new(big.Int))
+	second := new(big.Int).Div(new(big.Int).Mul(signature, remainder), modulus)
+	if number(raw[q1At:q2At]).Cmp(first) != 0 || number(raw[q2At:]).Cmp(second) != 0 {
+		return nil, errors.New("SIGSTRUCT's Q1 or Q2 is wrong")
+	}
 	result := &Sigstruct{Raw: raw}
 	copy(result.EnclaveHash[:], raw[hashAt:])
 	return result, nil
+}
+
+// checkFields holds the fields that do not vary.
+func checkFields(raw []byte) error {
+	little := binary.LittleEndian
+	for _, reserved := range [][2]int{{16, 20}, {40, 128}, {908, 928}, {992, 1024}, {1028, 1040}} {
+		if !bytes.Equal(raw[reserved[0]:reserved[1]], make([]byte, reserved[1]-reserved[0])) {
+			return errors.New("a reserved field of SIGSTRUCT is not zero")
+		}
+	}
+	if little.Uint32(raw[exponentAt:]) != 3 {
+		return errors.New("SIGSTRUCT's exponent is not 3")
+	}
+	if _, err := time.Parse("20060102", fmt.Sprintf("%08x", little.Uint32(raw[20:]))); err != nil {
+		return errors.New("SIGSTRUCT's date is none")
+	}
+	debug := little.Uint64(raw[928:]) & debugBit
+	if little.Uint64(raw[928:]) != mode64Bit|debug || little.Uint64(raw[936:]) != xfrm || little.Uint64(raw[944:]) != math.MaxUint64^debug ||
+		little.Uint64(raw[952:]) != xfrmMask || little.Uint32(raw[900:]) != 0 || little.Uint32(raw[904:]) != math.MaxUint32 {
+		return errors.New("SIGSTRUCT allows other enclave attributes than the format does")
+	}
+	return nil
 }
 
 func number(littleEndian []byte) *big.Int {

@@ -81,7 +81,7 @@ func (t *target) execEntry(found place) answer {
 		err = t.trust.isRuntime(nil, entry.Path)
 	} else if entry.Class == fspf.ClassAuthenticated {
 		if err = t.trust.fileOnDisk(entry); err == nil {
-			err = t.trust.scriptOrProgram(entry)
+			err = t.trust.willBeTrusted(entry)
 		}
 	}
 	if err != nil {
@@ -94,18 +94,9 @@ func (t *target) execEntry(found place) answer {
 	return t.agreed(found.Links)
 }
 
-// scriptOrProgram verifies the interpreter of an ELF file; a script's is a program that is looked at by itself.
-func (v *trust) scriptOrProgram(entry *fspf.Entry) error {
-	image, err := v.programs.image(entry)
-	if err != nil {
-		return err
-	}
-	defer image.Close()
-	var magic [2]byte
-	if _, err := image.ReadAt(magic[:], 0); err != nil || string(magic[:]) == "#!" {
-		return nil
-	}
-	err = v.interpreterOnDisk(entry)
+// willBeTrusted verifies the interpreter of a program; a script's is a program that is looked at by itself.
+func (v *trust) willBeTrusted(entry *fspf.Entry) error {
+	err := v.interpreterOnDisk(entry)
 	if err != nil && !errors.Is(err, fspf.ErrDamaged) {
 		// It will run, but read nothing encrypted.
 		v.Log.Once(log.Info, "%s will not be trusted: %v", entry.Path, err)

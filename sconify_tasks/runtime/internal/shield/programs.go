@@ -59,6 +59,9 @@ func (p *programs) interpreter(entry *fspf.Entry) (*fspf.Entry, string, error) {
 		return nil, "", err
 	}
 	defer image.Close()
+	if !isELF(image) {
+		return nil, "", nil
+	}
 	file, err := elfsec.Open(image, int64(entry.Size))
 	if err != nil {
 		return nil, "", err
@@ -96,7 +99,13 @@ func (p *programs) image(entry *fspf.Entry) (*os.File, error) {
 	return sys.File(fd, entry.Path), nil
 }
 
-// Interpreter opens the interpreter of a program for the caller; ENOENT if it has none.
+func isELF(image io.ReaderAt) bool {
+	var magic [4]byte
+	_, err := image.ReadAt(magic[:], 0)
+	return err == nil && string(magic[:]) == elf.ELFMAG
+}
+
+// openInterpreter opens the interpreter of a program for the caller; ENOENT if it has none.
 func (p *programs) openInterpreter(entry *fspf.Entry) (int, error) {
 	found, _, err := p.interpreter(entry)
 	if err != nil {
@@ -115,8 +124,7 @@ func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
 		return -1, err
 	}
 	defer image.Close()
-	var magic [4]byte
-	if _, err := image.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
+	if !isELF(image) {
 		return p.contents.open(entry, 0)
 	}
 	p.mutex.Lock()

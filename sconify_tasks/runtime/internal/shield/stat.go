@@ -83,6 +83,9 @@ func (t *target) describe(entry *fspf.Entry) (details syscall.Stat_t, errno sysc
 	case fspf.KindCharacter, fspf.KindBlock:
 		details.Rdev = deviceNumber(entry.Major, entry.Minor)
 	}
+	if entry.Kind != fspf.KindDirectory {
+		details.Nlink = 1 // a memory file has none
+	}
 	details.Mode = kindBits(entry.Kind) | entry.Mode
 	if entry.Kind == fspf.KindSymlink {
 		details.Mode = kindBits(entry.Kind) | 0o777

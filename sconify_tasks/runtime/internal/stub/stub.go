@@ -78,13 +78,12 @@ func Exec(logical, name string, arguments, environment []string) error {
 		return err
 	}
 	if err := fetch("interp", logical, slot, slot); err != nil && !errors.Is(err, syscall.ENOENT) {
-		return err
+		return fmt.Errorf("%s was not started: its interpreter: %w", logical, err)
 	}
-	if err := fetch("exec", logical, slot, slot-1); err != nil {
-		if errors.Is(err, syscall.ENOENT) {
-			return ErrAlone
-		}
-		return err
+	if err := fetch("exec", logical, slot, slot-1); errors.Is(err, syscall.ENOENT) {
+		return ErrAlone
+	} else if err != nil {
+		return fmt.Errorf("%s was not started: %w", logical, err)
 	}
 	var start [maxLine]byte
 	count, err := syscall.Pread(slot-1, start[:], 0)
