@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from sconify_tasks.errors import UsageError
 
 # When nothing sets a date: the same everywhere, so that the same inputs give the same bytes.
 DEFAULT_EPOCH = 1_735_689_600  # 2025-01-01T00:00:00Z
+_EPOCH = re.compile(r"[0-9]{1,11}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
     state = variables.get("SCONIFY_STATE") or _below(variables, "XDG_STATE_HOME", home / ".local" / "state")
     cache = variables.get("SCONIFY_CACHE") or _below(variables, "XDG_CACHE_HOME", home / ".cache")
     epoch = variables.get("SOURCE_DATE_EPOCH", "")
-    if epoch and not (epoch.isascii() and epoch.isdigit() and len(epoch) <= 11):
+    if epoch and not _EPOCH.fullmatch(epoch):
         raise UsageError(f"SOURCE_DATE_EPOCH={epoch} is not a number of seconds", hint="unset it, or give seconds since 1970")
     return Environment(
         home=home,

@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -31,7 +31,10 @@ ORDER = (CONFIG, SIGNATURE, ELF, FILE_SYSTEM)
 ALIGNMENT = 4096
 _BUFFER = 1 << 20
 _MAX_CONFIG = 1 << 16
-_EHDR = Struct("<16sHHIQQQIHHHHHH")
+_HEADER_SIZE = 64
+# Of the ELF header: e_shoff, and e_shentsize, e_shnum, e_shstrndx.
+_TABLE_OFFSET, _TABLE_OFFSET_AT = Struct("<Q"), 0x28
+_TABLE_SHAPE, _TABLE_SHAPE_AT = Struct("<HHH"), 0x3A
 _SHDR = Struct("<IIQQQQIIQQ")
 _PROGBITS, _STRTAB = 1, 3
 _TABLE_ALIGNMENT = 8
@@ -63,11 +66,14 @@ def write_sconified(runtime: Path, out: Path | BinaryIO, contents: Mapping[str, 
     if unknown:
         raise ValueError(f"not sections of a sconified ELF: {sorted(unknown)}")
     ordered = [(name, contents[name]) for name in ORDER if name in contents]
-    if isinstance(out, Path):
+    if not isinstance(out, Path):
+        _write(runtime, out, ordered)
+        return
+    try:
         with _atomic(out) as file:
             _write(runtime, file, ordered)
-    else:
-        _write(runtime, out, ordered)
+    except OSError as error:
+        raise StoreError(f"{out} can't be written: {error}", hint="look at the disk, and at who may write there") from error
 
 
 def read_sconified(path: Path) -> Sconified:
@@ -88,20 +94,19 @@ def read_sconified(path: Path) -> Sconified:
 
 
 def _places(path: Path) -> dict[str, Place]:
-    length = path.stat().st_size
     found: dict[str, Place] = {}
     for section in sections(path, name=path.name):
         if not section.name.startswith(".sconify."):
             continue
         if section.name not in ORDER or section.name in found or section.type != "SHT_PROGBITS":
             raise EnclaveError("section", f"{path.name}: unexpected section {section.name[:40]}")
-        _check_place(path, section, length)
+        _check_place(path, section)
         found[section.name] = Place(offset=section.offset, size=section.size)
     return found
 
 
-def _check_place(path: Path, section: ElfSection, length: int) -> None:
-    if section.offset % ALIGNMENT or section.offset + section.size > length:
+def _check_place(path: Path, section: ElfSection) -> None:
+    if section.offset % ALIGNMENT or section.offset + section.size > path.stat().st_size:
         raise EnclaveError("section", f"{path.name}: the section {section.name} is not aligned, or goes beyond the file")
 
 
@@ -118,23 +123,22 @@ def _content(file: BinaryIO, places: Mapping[str, Place], name: str) -> bytes:
 def _write(runtime: Path, out: BinaryIO, contents: list[tuple[str, bytes | Path]]) -> None:
     """Write front to back: every place is known before the first byte, so `out` may be a pipe or a hash."""
     with runtime.open("rb") as source:
-        fields = _header_fields(source, runtime)
-        old_table = range(int(fields[6]), int(fields[6]) + int(fields[11]) * int(fields[12]))
-        headers, names = _own_sections(source, fields, runtime)
+        header, old_table = _header(source, runtime)
+        headers, names, index = _own_sections(source, header, runtime)
         runtime_size = os.fstat(source.fileno()).st_size
         end, appended = runtime_size, []
         for name, content in contents:
             offset, size = _aligned(end, ALIGNMENT), _size(content)
             appended.append(_SHDR.pack(_name(names, name), _PROGBITS, 0, 0, offset, size, 0, 0, ALIGNMENT, 0))
             end = offset + size
-        index = _name_table_index(fields, headers, names)
         headers[index] = _SHDR.pack(_SHDR.unpack(headers[index])[0], _STRTAB, 0, 0, end, len(names), 0, 0, 1, 0)
         table_offset = _aligned(end + len(names), _TABLE_ALIGNMENT)
-        fields[6], fields[11], fields[12], fields[13] = table_offset, _SHDR.size, len(headers) + len(appended), index
-        _copy_runtime(source, out, _EHDR.pack(*fields), old_table, runtime_size)
+        _TABLE_OFFSET.pack_into(header, _TABLE_OFFSET_AT, table_offset)
+        _TABLE_SHAPE.pack_into(header, _TABLE_SHAPE_AT, _SHDR.size, len(headers) + len(appended), index)
+        _copy_runtime(source, out, header, old_table, runtime_size)
     end = runtime_size
-    for (_, content), header in zip(contents, appended, strict=True):
-        _, _, _, _, offset, size, *_ = _SHDR.unpack(header)
+    for (_, content), section in zip(contents, appended, strict=True):
+        _, _, _, _, offset, size, *_ = _SHDR.unpack(section)
         out.write(bytes(offset - end))
         _append(out, content, size)
         end = offset + size
@@ -142,7 +146,7 @@ def _write(runtime: Path, out: BinaryIO, contents: list[tuple[str, bytes | Path]
     out.write(b"".join((*headers, *appended)))
 
 
-def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytes, old_table: range, size: int) -> None:
+def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytearray, old_table: range, size: int) -> None:
     """Copy the runtime under its new header; zeros take the place of its old section header table.
 
     Linkers put that table anywhere, Go's into the first segment. It is not measured, and `strip` would drop it.
@@ -156,17 +160,22 @@ def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytes, old_table: ran
     _copy(source, out, size - source.tell())
 
 
-def _header_fields(source: BinaryIO, runtime: Path) -> list[bytes | int]:
-    """Return the ELF header's fields, of a file that is known to be a proper ELF."""
-    load_image(runtime, name=f"the runtime {runtime.name}")
-    return list(_EHDR.unpack(source.read(_EHDR.size)))
+def _header(source: BinaryIO, runtime: Path) -> tuple[bytearray, range]:
+    """Return the ELF header, and where the section header table lies, of a file that is known to be a proper ELF."""
+    image = load_image(runtime, name=f"the runtime {runtime.name}")
+    return bytearray(source.read(_HEADER_SIZE)), image.section_table
 
 
-def _own_sections(source: BinaryIO, fields: list[bytes | int], runtime: Path) -> tuple[list[bytes], bytearray]:
-    """Return the runtime's own section headers and section names; none where it has no section header table."""
-    offset, entry_size, count, names_index = (int(fields[number]) for number in (6, 11, 12, 13))
+def _own_sections(source: BinaryIO, header: bytearray, runtime: Path) -> tuple[list[bytes], bytearray, int]:
+    """Return the runtime's own section headers, section names, and which section holds the names.
+
+    A runtime without a section header table gets the two sections that every table has.
+    """
+    (offset,) = _TABLE_OFFSET.unpack_from(header, _TABLE_OFFSET_AT)
+    entry_size, count, names_index = _TABLE_SHAPE.unpack_from(header, _TABLE_SHAPE_AT)
     if not offset or not count:
-        return [], bytearray(b"\0")
+        names = bytearray(b"\0")
+        return [_NULL_HEADER, _SHDR.pack(_name(names, ".shstrtab"), _STRTAB, 0, 0, 0, 0, 0, 0, 1, 0)], names, 1
     if entry_size != _SHDR.size or count > _MAX_SECTIONS or names_index >= count:
         raise UsageError(f"the runtime {runtime.name} has an unusual section header table", hint="build the runtime again")
     source.seek(offset)
@@ -181,15 +190,7 @@ def _own_sections(source: BinaryIO, fields: list[bytes | int], runtime: Path) ->
     names = bytearray(source.read(names_size))
     if len(names) != names_size:
         raise UsageError(f"the runtime {runtime.name} is truncated", hint="build the runtime again")
-    return headers, names
-
-
-def _name_table_index(fields: list[bytes | int], headers: list[bytes], names: bytearray) -> int:
-    """Index of the section that holds the names: the runtime's own, or a new one."""
-    if headers:
-        return int(fields[13])
-    headers += (_NULL_HEADER, _SHDR.pack(_name(names, ".shstrtab"), _STRTAB, 0, 0, 0, 0, 0, 0, 1, 0))
-    return 1
+    return headers, names, names_index
 
 
 def _name(names: bytearray, name: str) -> int:
@@ -261,6 +262,5 @@ def _atomic(path: Path) -> Iterator[BinaryIO]:
         temporary.chmod(0o755)
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise

@@ -105,7 +105,8 @@ class Step:
     """One node of the graph.
 
     `inputs` maps an input's name to `STEP.OUTPUT`, or to `external.NAME` for what the build finds outside: identities of
-    images, the runtime's digest. `holds` is there for steps that change the world (load, upload): whether what the record says is still so.
+    images, the runtime's digest. `holds` is there for steps that change the world (load, upload): it tells whether what
+    the record says is still so.
     """
 
     name: str

@@ -64,7 +64,8 @@ def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path
     world = open_world(environment, project="", events=Stream([screen]), root_key_file=root_key_file)
     try:
         order = Order(name="", options=options, resources=resources_folder(environment, folder))
-        code = build(world, [order], jobs=default_jobs(), keep_going=False, debug=options.flag("debug"))
+        debug, verbose = options.flag("debug"), options.flag("verbose")
+        code = build(world, [order], jobs=default_jobs(), keep_going=False, debug=debug, verbose=verbose)
         if code == 0:
             stdout.write(full_session_name(world, options) + "\n")
             stdout.flush()

@@ -103,7 +103,7 @@ def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any) -> i
     world = open_world(environment, project=project.name, events=Stream([screen]))
     try:
         jobs = options["num_process"] or default_jobs()
-        code = run(world, orders, jobs=jobs, keep_going=options["continue"], debug=False)
+        code = run(world, orders, jobs=jobs, keep_going=options["continue"], debug=False, verbose=options["verbose"])
         if code == 0:
             for order in orders:
                 sys.stdout.write(f"{order.name} {full_session_name(world, order.options)}\n")

@@ -12,6 +12,7 @@ from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
+from sconify_tasks.events import Detail, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
@@ -82,24 +83,61 @@ def make_build(world: World, order: Order) -> Build:
     )
 
 
-def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool) -> int:
-    """Plan every image, run what is stale, and return the exit code. A run that finds nothing to do imports no doit."""
-    builds = {order.name: make_build(world, order) for order in orders}
-    try:
-        stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
-        for name, build in builds.items():
-            misses = build.plan()
-            if misses:
-                stale[name] = (build, misses)
-        if not stale:
-            return 0
-        from sconify_dodo.tasks import run_tasks, tasks_for
+def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool, verbose: bool = False) -> int:
+    """Plan every image, run what is stale, and return the exit code. A run that finds nothing to do imports no doit.
 
-        state = world.environment.cache / "doit.db"
-        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+    `verbose` shows what was made: each Dockerfile, and each session with its secrets masked.
+    """
+    builds = {order.name: make_build(world, order) for order in orders}
+    _warn_of_simulation(world, orders)
+    try:
+        code = _run(world, builds, jobs=jobs, keep_going=keep_going, debug=debug)
+        if code == 0 and verbose:
+            for order in orders:
+                _show(world, builds[order.name], order)
+        return code
     finally:
         for build in builds.values():
             build.close()
+
+
+def _run(world: World, builds: Mapping[str, Build], *, jobs: int, keep_going: bool, debug: bool) -> int:
+    stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
+    for name, build in builds.items():
+        misses = build.plan()
+        if misses:
+            stale[name] = (build, misses)
+    if not stale:
+        return 0
+    from sconify_dodo.tasks import run_tasks, tasks_for
+
+    state = world.environment.cache / "doit.db"
+    return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+
+
+def _warn_of_simulation(world: World, orders: list[Order]) -> None:
+    """Say once that the embedded toolchain makes simulated enclaves, where a session demands production ones."""
+    demanding = [
+        order.name or order.options.text("to")
+        for order in orders
+        if not order.options.flag("allow-debug-mode") and not order.options.flag("disable-session-security-attestation")
+    ]
+    if demanding:
+        names = ", ".join(demanding[:3]) + (" …" if len(demanding) > 3 else "")  # noqa: PLR2004 - one line
+        world.events.emit(
+            Warned(
+                message=f"the session of {names} admits production enclaves only, and this toolchain simulates: the image will "
+                "be refused at its start (--allow-debug-mode admits simulation, which protects nothing from the host)"
+            )
+        )
+
+
+def _show(world: World, build: Build, order: Order) -> None:
+    from sconify_tasks.policy.mask import mask
+
+    session = build.settled["policy"].blobs["session"]
+    world.events.emit(Detail(message=mask(world.store.get(session).decode()).rstrip()))
+    world.events.emit(Detail(message=(order.resources / "Dockerfile").read_text().rstrip()))
 
 
 def default_jobs() -> int:

@@ -41,7 +41,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 class CasClient:
     """A `Cas` at `address` (`host`, `host:port`, `[v6]:port`). `pin` is the SPKI hash it must prove; `attest` can find it.
 
-    Without a pin every request is refused, unless `unattested` says that any CAS at that address will do.
+    Without a pin every request is refused, unless `unattested` says that any CAS at that address will do: the key that it
+    shows first is then kept.
     """
 
     address: str

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 from sconify_tasks.sgx.collateral import Collateral
+from sconify_tasks.sgx.pck import load_chain, pck_extension
 from sconify_tasks.sgx.quote import Quote, QuoteError, parse_quote
-from sconify_tasks.sgx.verify import QuotePolicy, VerifiedQuote, load_chain, pck_extension, trusted_root, verify_quote
+from sconify_tasks.sgx.verify import QuotePolicy, VerifiedQuote, trusted_root, verify_quote
 
 
 class CollateralSource(Protocol):

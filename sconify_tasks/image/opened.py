@@ -17,6 +17,7 @@ class OpenedSource:
         self._lock = Lock()
 
     def __call__(self) -> SourceImage:
+        """Return the source, opening it if need be."""
         with self._lock:
             if self._source is None:
                 self._source = self._open()

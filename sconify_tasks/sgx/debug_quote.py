@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.sgx.collateral import Collateral
+from sconify_tasks.sgx.pck import PCK_CHAIN_LENGTH, Verdict, load_chain, pck_extension
 from sconify_tasks.sgx.quote import DEBUG, Quote, QuoteError, ReportBody
-from sconify_tasks.sgx.verify import CHAIN_LENGTH, Verdict, load_chain, pck_extension
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -49,7 +49,7 @@ def _verify(quote: Quote, collateral: Collateral, root: bytes, now: datetime) ->
     from cryptography import x509
 
     anchor = x509.load_der_x509_certificate(root)
-    pck, pck_ca, _ = pck_chain = load_chain(quote.pck_chain, length=CHAIN_LENGTH, what="PCK")
+    pck, pck_ca, _ = pck_chain = load_chain(quote.pck_chain, length=PCK_CHAIN_LENGTH, what="PCK")
     tcb_chain = load_chain(collateral.tcb_info_issuer_chain, length=2, what="TCB info")
     qe_chain = load_chain(collateral.qe_identity_issuer_chain, length=2, what="QE identity")
     root_crl = _crl(collateral.root_ca_crl, anchor, now)
@@ -155,11 +155,11 @@ def _check_signature(key: EllipticCurvePublicKey, signature: bytes, data: bytes,
 def _signed_json(text: str, signature: bytes, signer: x509.Certificate, now: datetime, what: str) -> dict[str, Any]:
     _check_signature(_public_key(signer), signature, text.encode(), what)
     value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is not an object")
     issued, until = (datetime.fromisoformat(value[key]) for key in ("issueDate", "nextUpdate"))
     if not issued <= now <= until:
         raise _invalid(f"the {what} is expired or not valid yet")
-    if not isinstance(value, dict):
-        raise TypeError(f"{what} is not an object")
     return value
 
 

@@ -11,18 +11,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.sgx.collateral import Collateral
+from sconify_tasks.sgx.debug_quote import verify_debug_quote
+from sconify_tasks.sgx.pck import PCK_CHAIN_LENGTH, Verdict, load_chain, pck_extension
 from sconify_tasks.sgx.quote import INIT, MODE64BIT, Quote, QuoteError, ReportBody, parse_quote
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 ALL_ADVISORIES = "*"
 SIMULATED = "SIMULATED"
-CHAIN_LENGTH = 3
 
 # What each TCB status (PCS API v4, `tcbStatus`) needs the session to tolerate. A status that is not listed is refused.
 _NEEDS: dict[str, frozenset[str]] = {
@@ -52,14 +50,6 @@ class QuotePolicy:
     allow_debug: bool = False
     tolerate: frozenset[str] = frozenset()
     ignore_advisories: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The platform's state as its manufacturer describes it."""
-
-    status: str
-    advisories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +100,6 @@ def verify_quote(
     _check_collateral(platform, collateral, now)
     _check_configuration(platform, policy)
     if quote.report.debug:
-        from sconify_tasks.sgx.debug_quote import verify_debug_quote
-
         verdict = verify_debug_quote(quote, collateral, root, now)
         _check_tcb(verdict, policy)
     else:
@@ -123,7 +111,7 @@ def trusted_root(quote: Quote, roots: tuple[bytes, ...]) -> bytes:
     """Return the root (DER) that the quote's own chain ends in, if it is one of `roots`."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    claimed = load_chain(quote.pck_chain, length=CHAIN_LENGTH, what="PCK")[-1]
+    claimed = load_chain(quote.pck_chain, length=PCK_CHAIN_LENGTH, what="PCK")[-1]
     der = claimed.public_bytes(Encoding.DER)
     if der not in roots:
         name = claimed.subject.rfc4514_string()
@@ -142,20 +130,6 @@ def is_simulated(root: bytes) -> bool:
     return SIMULATED in x509.load_der_x509_certificate(root).subject.rfc4514_string()
 
 
-def load_chain(pem: str | bytes, *, length: int, what: str) -> list[x509.Certificate]:
-    """Read a PEM chain of exactly `length` certificates. Quotes of real platforms end theirs with a zero byte."""
-    from cryptography import x509
-
-    data = (pem.encode() if isinstance(pem, str) else pem).rstrip(b"\0")
-    try:
-        chain = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise QuoteError(f"the {what} chain can't be read: {error}", code="invalid") from error
-    if len(chain) != length:
-        raise QuoteError(f"the {what} chain has {len(chain)} certificates where {length} were expected", code="invalid")
-    return chain
-
-
 def _check_attributes(report: ReportBody, what: str) -> None:
     if not report.flags & INIT:
         raise QuoteError(f"the {what} is of an enclave that was never initialised", code="not-initialised")
@@ -170,16 +144,6 @@ def _debug_refused(*, debug: bool, simulated: bool) -> QuoteError:
         code="debug",
         hint="to accept that for tests, tolerate debug-mode in the session: build with --allow-debug-mode",
     )
-
-
-def pck_extension(quote: Quote) -> Any:
-    """Read what the PCK certificate says of its platform (`dcap_qvl.PckExtension`). Raises QuoteError."""
-    import dcap_qvl
-
-    try:
-        return dcap_qvl.parse_pck_extension_from_pem(quote.pck_chain.rstrip(b"\0"))
-    except ValueError as error:
-        raise QuoteError(f"the PCK certificate can't be read: {error}", code="invalid") from error
 
 
 def _check_collateral(platform: Any, collateral: Collateral, now: datetime) -> None:

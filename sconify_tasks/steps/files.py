@@ -25,7 +25,7 @@ WANTED = (b"/tmp", b"/var/tmp")
 
 
 def run(context: Context) -> Outputs:
-    """Yield what is to be encrypted and what is not, the regions, links and parents that lead there, and what ELF files need."""
+    """Yield what is to be encrypted and what is not, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
     service = _service_paths(context, native)

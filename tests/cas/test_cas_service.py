@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from quotes.quote_support import DEBUG_FLAGS, NOW, PRODUCTION_FLAGS, report, wit
 from sconify_tasks.cas.embedded import EmbeddedCas, embedded_pin, open_embedded
 from sconify_tasks.cas.errors import AccessDeniedError, SessionNotFoundError
 from sconify_tasks.cas.frames import RefusedError
+from sconify_tasks.cas.identity import new_identity
 from sconify_tasks.cas.interface import put_session
 from sconify_tasks.cas.las import answer_quote
 from sconify_tasks.cas.service import channel_report_data
@@ -165,6 +167,17 @@ def test_the_access_policy_decides_who_reads(cas, other, read, owner_reads, othe
         else:
             with pytest.raises(AccessDeniedError):
                 who.read_session("ns/app")
+
+
+def test_a_certificate_in_the_policy_means_its_key(service, cas):
+    friend = new_identity()
+    certificate = "-----BEGIN CERTIFICATE" + friend.pem.split("-----BEGIN CERTIFICATE")[1]
+    cas.create_session(session_text(access=f"{{read: [{json.dumps(certificate)}], update: [CREATOR]}}"))
+    assert service.read_session("ns/app", friend.spki_hash).name == "ns/app"
+    with pytest.raises(AccessDeniedError):
+        cas.read_session("ns/app")
+    with pytest.raises(UsageError, match="certificate can't be read"):
+        cas.create_session(session_text("ns/b", access=f"{{read: [{json.dumps(certificate.replace('M', 'N'))}]}}"))
 
 
 def test_the_newest_versions_policy_also_guards_the_old_ones(cas, other):

@@ -159,7 +159,7 @@ def test_a_runtime_with_a_wrong_section_table_is_refused_and_nothing_is_left(tmp
 
 def test_a_failed_write_leaves_the_old_file(go_program, tmp_path):
     (tmp_path / "run").write_bytes(b"old")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreError, match=r"run can't be written: .*absent"):
         write_sconified(go_program, tmp_path / "run", {ELF: tmp_path / "absent"})
     assert (tmp_path / "run").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
