@@ -95,9 +95,12 @@ def closure(
             f"{_text(lost.needed_by)} needs the library {_text(lost.name)}: {lost.reason}",
             hint="set LD_LIBRARY_PATH with --env if it lies in a directory of its own, or install it in the native image",
         )
+    at_start = search.loaded
     for plugin in dlopened:
+        # Not what other plug-ins brought: this one may be loaded alone, or by another process.
+        search.loaded = dict(at_start)
         search.run(_Loaded(dependent=plugin, parent=_Loaded(dependent=main, parent=None)))
-    libraries = (_library(found) for found in {id(found): found for found in search.loaded.values()}.values())
+    libraries = (_library(found) for found in search.objects.values())
     return Closure(libraries=tuple(sorted(libraries, key=lambda library: library.path)), missing=tuple(search.missing))
 
 
@@ -116,7 +119,7 @@ class _Found:
     resolved: Resolved
     facts: ElfFacts
     is_loader: bool
-    needed_by: list[bytes]
+    needed_by: dict[bytes, None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,8 +127,11 @@ class _Search:
     view: FileView
     loader: Loader
     ld_library_path: bytes
-    # By requested name, by soname and by file: a loader maps an object once under all of them.
+    # In one process, by requested name, by soname and by file: a loader maps an object once under all of them.
     loaded: dict[bytes, _Found] = field(default_factory=dict)
+    # In every process, by file.
+    objects: dict[bytes, _Found] = field(default_factory=dict)
+    found: dict[bytes, Resolved | None] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
     facts: dict[bytes, ElfFacts | None] = field(default_factory=dict)
 
@@ -161,12 +167,11 @@ class _Search:
         if known is None and self.loader.is_own(name):
             known = next((found for found in self.loaded.values() if found.is_loader), None)
         if known is not None:
-            if by not in known.needed_by:
-                known.needed_by.append(by)
+            known.needed_by[by] = None
             return None
         try:
             for path in self._candidates(name, loaded):
-                resolved = find_path(self.view, path)
+                resolved = self._find(path)
                 if resolved is None or resolved.entry.kind is not Kind.FILE:
                     continue
                 facts = self._inspect(resolved.path)
@@ -182,14 +187,21 @@ class _Search:
     def _remember(
         self, name: bytes, path: bytes, resolved: Resolved, facts: ElfFacts, by: bytes, *, is_loader: bool = False
     ) -> _Found | None:
-        known = self.loaded.get(resolved.path)
-        found = known or _Found(name=name, path=path, resolved=resolved, facts=facts, is_loader=is_loader, needed_by=[])
-        if by not in found.needed_by:
-            found.needed_by.append(by)
+        is_known = resolved.path in self.loaded
+        found = self.objects.setdefault(
+            resolved.path,
+            _Found(name=name, path=path, resolved=resolved, facts=facts, is_loader=is_loader, needed_by={}),
+        )
+        found.needed_by[by] = None
         self.loaded[name] = self.loaded[resolved.path] = found
         if facts.soname:
             self.loaded.setdefault(facts.soname, found)
-        return None if known else found
+        return None if is_known else found
+
+    def _find(self, path: bytes) -> Resolved | None:
+        if path not in self.found:
+            self.found[path] = find_path(self.view, path)
+        return self.found[path]
 
     def _inspect(self, path: bytes) -> ElfFacts | None:
         if path not in self.facts:

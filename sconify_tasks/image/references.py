@@ -91,7 +91,7 @@ def open_source(
 
     UnavailableError names what is missing; `.name` of the result says which one it is.
     """
-    transport, rest = _transport(ref)
+    transport, rest = split_transport(ref)
     if transport == "dir":
         from sconify_tasks.image.rootfs import RootfsSource
 
@@ -111,26 +111,11 @@ def open_source(
 def open_sink(ref: str, *, docker: Callable[[], DockerClient], default_oci_store: Path) -> tuple[Sink, str]:
     """Open the place that an image named `ref` goes to, and return it with the name the image has there.
 
-    Choosing is as in `open_source`: `docker:NAME`, `oci:DIR[:TAG]`, or a bare name.
+    Choosing is as in `open_source`: `docker:NAME`, `oci:DIR[:TAG]`, or a bare name. For many images, keep one `Sinks`.
     """
-    transport, rest = _transport(ref)
-    if transport == "dir" or ref == "scratch":
-        msg = f"{ref} can't be written to"
-        raise UsageError(msg, hint="deliver to NAME, docker:NAME or oci:DIR:TAG")
-    if transport == "oci":
-        from sconify_tasks.image.sink_oci import OciSink
+    from sconify_tasks.image.sinks import Sinks
 
-        folder, tag = split_layout(rest)
-        return OciSink(folder), tag or "latest"
-    reference = _tagged(rest)
-    client = _client(docker, required=transport == "docker")
-    if client is not None:
-        from sconify_tasks.image.sink_docker import DockerSink
-
-        return DockerSink(client), reference.familiar
-    from sconify_tasks.image.sink_oci import OciSink
-
-    return OciSink(default_oci_store / reference.file_name), reference.tag
+    return Sinks(docker=docker, default_oci_store=default_oci_store).open(ref)
 
 
 def split_layout(text: str) -> tuple[Path, str]:
@@ -148,7 +133,7 @@ def _engine_or_store(
     ref: str, transport: str, rest: str, *, docker: Callable[[], DockerClient], store: Path, platform: str
 ) -> SourceImage:
     reference = parse_reference(rest)
-    client = _client(docker, required=transport == "docker")
+    client = find_client(docker, required=transport == "docker")
     if client is not None:
         from sconify_tasks.image.docker import DockerSource
 
@@ -162,8 +147,8 @@ def _engine_or_store(
     return OciSource(folder, str(reference.digest) if reference.digest else reference.tag, platform=platform)
 
 
-def _client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClient | None:
-    """Return the engine's client if an engine answers."""
+def find_client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClient | None:
+    """Return the engine's client if an engine answers; where one is `required`, UnavailableError says why none does."""
     from sconify_tasks.image.engine import connect
 
     try:
@@ -174,8 +159,8 @@ def _client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClie
         return None
 
 
-def _transport(ref: str) -> tuple[str, str]:
-    """Split `TRANSPORT:REST`; a bare `app:1` has none, whatever stands before its colon."""
+def split_transport(ref: str) -> tuple[str, str]:
+    """Split `TRANSPORT:REST` (UsageError for one that is not built yet); a bare `app:1` has none, whatever stands before its colon."""
     head, colon, rest = ref.partition(":")
     if colon and head in _LATER:
         msg = f"{ref}: the transport {head}: is not built yet"
@@ -186,13 +171,6 @@ def _transport(ref: str) -> tuple[str, str]:
             raise UsageError(msg, hint="use docker:NAME, oci:DIR[:TAG] or dir:ROOTFS")
         return head, rest
     return "", ref
-
-
-def _tagged(text: str) -> Reference:
-    reference = parse_reference(text)
-    if reference.digest is not None:
-        raise _bad(text, "an image that is made can't have its digest in its name")
-    return reference
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, Protocol
 
 from sconify_cache.digest import Digest
@@ -69,6 +70,7 @@ class RootfsSource:
             raise UnavailableError(msg, hint="name a folder that holds a root file system") from error
         self._config = _read_config(Path(f"{self._folder}.json"), platform)
         self._identity = ""
+        self._lock = Lock()
 
     @property
     def name(self) -> str:
@@ -88,13 +90,10 @@ class RootfsSource:
     @property
     def identity(self) -> str:
         """SHA-256 over every path's metadata and content and the config; what the stat cache knows is not read."""
-        if not self._identity:
-            total = hashlib.sha256(identity_of(self._config, ()).encode())
-            for seen in self._descend([b"/"]):
-                content = self._content_id(seen) if seen.entry.kind is Kind.FILE else ""
-                total.update(_line(seen.entry, content))
-            self._identity = total.hexdigest()
-        return self._identity
+        with self._lock:
+            if not self._identity:
+                self._identity = self._measured()
+            return self._identity
 
     def lstat(self, path: bytes) -> Entry | None:
         """Metadata of one path."""
@@ -153,6 +152,13 @@ class RootfsSource:
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
+
+    def _measured(self) -> str:
+        total = hashlib.sha256(identity_of(self._config, ()).encode())
+        for seen in self._descend([b"/"]):
+            content = self._content_id(seen) if seen.entry.kind is Kind.FILE else ""
+            total.update(_line(seen.entry, content))
+        return total.hexdigest()
 
     def _in_layer_order(self) -> Iterator[tuple[Entry, BinaryIO | None]]:
         entries = sorted((seen.entry for seen in self._descend([b"/"])), key=order_key)
@@ -335,16 +341,21 @@ def _line(entry: Entry, content: str) -> bytes:
 
 
 def _read_config(path: Path, platform: str) -> ImageConfig:
+    system, _, architecture = platform.partition("/")
     try:
         with path.open("rb") as file:
             data = file.read(_CONFIG)
     except FileNotFoundError:
-        system, _, architecture = platform.partition("/")
         return ImageConfig(os=system, architecture=architecture)
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg, hint="make it a readable OCI image config, or remove it") from error
-    return parse_config(data)
+    config = parse_config(data)
+    config = replace(config, os=config.os or system, architecture=config.architecture or architecture)
+    if f"{config.os}/{config.architecture}" != platform:
+        msg = f"{path} is for {config.os}/{config.architecture}, not for {platform}"
+        raise UsageError(msg, hint="correct its os and architecture, or choose another image")
+    return config
 
 
 def _changed(path: bytes) -> SconifyError:

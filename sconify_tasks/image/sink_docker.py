@@ -19,6 +19,7 @@ from sconify_tasks.image.docker import DockerSource
 from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import BuiltImage, Layer, Sha256
+from sconify_tasks.image.references import parse_reference
 from sconify_tasks.image.sink import Delivered
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.image.streams import CHUNK
@@ -50,12 +51,12 @@ class DockerSink:
                         raise VerificationError(msg, hint="build again")
                     loaded = self._load(built, (*below, *built.layers))
                 self._verify(built, loaded)
-            repository, _, tag = name.rpartition(":")
-            self._api.tag(loaded, repository or name, tag or "latest", force=True)
+            reference = parse_reference(name)
+            self._api.tag(loaded, reference.repository, reference.tag, force=True)
             identity = str(self._api.inspect_image(name)["Id"])
         with self._lock:
             if self._listed is not None:
-                self._listed[name] = identity
+                self._listed[reference.familiar] = identity
         return Delivered(identity=identity, config_digest=_digest(built.config), manifest_digest=None)
 
     def present(self, name: str, expected: str) -> bool:
@@ -65,7 +66,7 @@ class DockerSink:
                 with engine_errors("listing the engine's images"):
                     images = self._api.images()
                 self._listed = {tag: str(image["Id"]) for image in images for tag in image.get("RepoTags") or []}
-            return self._listed.get(name) == expected
+            return self._listed.get(parse_reference(name).familiar) == expected
 
     def _try_thin(self, built: BuiltImage) -> str | None:
         from docker import errors

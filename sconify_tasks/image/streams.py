@@ -45,13 +45,13 @@ def part(fd: int, offset: int, length: int) -> BinaryIO:
 
 
 class Forward(io.RawIOBase):
-    """A stream as a file that seeks forwards only, with a bound and, if asked, the SHA-256 of all that passed."""
+    """A stream as a file that seeks forwards only, with a bound and the SHA-256 of all that passed, unless not wanted."""
 
-    def __init__(self, source: BinaryIO, *, limit: int = MAX_LAYER) -> None:
+    def __init__(self, source: BinaryIO, *, limit: int = MAX_LAYER, hashed: bool = True) -> None:
         super().__init__()
         self._source, self._limit = source, limit
         self._at = 0
-        self._sha256 = hashlib.sha256()
+        self._hashed, self._sha256 = hashed, hashlib.sha256()
 
     def readable(self) -> bool:
         """Say yes."""
@@ -92,7 +92,8 @@ class Forward(io.RawIOBase):
         if self._at > self._limit:
             msg = f"a layer is larger than {self._limit} bytes when uncompressed"
             raise UsageError(msg, hint="use an image with smaller layers")
-        self._sha256.update(data)
+        if self._hashed:
+            self._sha256.update(data)
         return data
 
 

@@ -62,7 +62,7 @@ def members(stream: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | No
 
     The content stream comes with regular files, and is valid until the next member is taken.
     """
-    source = stream if stream.seekable() else cast("BinaryIO", Forward(stream))
+    source = stream if stream.seekable() else cast("BinaryIO", Forward(stream, hashed=False))
     try:
         archive = tarfile.open(fileobj=source, mode="r:", tarinfo=_Info, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
         yield from _members(archive, source)

@@ -197,6 +197,19 @@ def test_what_a_plug_in_lacks_is_reported_and_no_error(tree):
     assert [(lost.name, lost.needed_by) for lost in found.missing] == [(b"libgone.so", b"/app/plugin.so")]
 
 
+def test_each_plug_in_finds_its_own_library_of_a_common_name(tree):
+    plugins = []
+    for folder in ("a", "b"):
+        tree.add(f"app/{folder}/libs/libcommon.so.1", "libcommon.so.1", arguments=(f"-Wl,--build-id=0x{ord(folder):x}",))
+        arguments = ("-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/libs")
+        made = tree.add(f"app/{folder}/plugin.so", f"plugin-{folder}.so", needed=["libcommon.so.1"], arguments=arguments)
+        facts = inspect(made)
+        plugins.append(Dependent(path=f"/app/{folder}/plugin.so".encode(), needed=facts.needed, runpath=facts.runpath))
+    tree.program("run", needed=["ld-linux-x86-64.so.2"])
+    found = {library.resolved for library in tree.closure(b"/run", dlopened=plugins).libraries}
+    assert {b"/app/a/libs/libcommon.so.1", b"/app/b/libs/libcommon.so.1"} <= found
+
+
 def test_a_static_program_needs_nothing_and_nothing_is_read(tree, go_program):
     tree.place("run", go_program)
     view = FolderView(tree.root)

@@ -10,6 +10,7 @@ from parts.images import built, file, layer
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.references import open_sink, open_source, parse_reference, split_layout
 from sconify_tasks.image.scratch import ScratchSource
+from sconify_tasks.image.sinks import Sinks
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -120,3 +121,17 @@ def test_what_is_not_built_says_so(tmp_path, ref):
 def test_what_cannot_be_a_destination_is_refused(tmp_path, ref):
     with pytest.raises(UsageError):
         open_sink(ref, docker=no_engine, default_oci_store=tmp_path)
+
+
+def test_one_run_asks_for_an_engine_once(tmp_path):
+    asked = []
+
+    def no_answer():
+        asked.append(1)
+        return no_engine()
+
+    sinks = Sinks(docker=no_answer, default_oci_store=tmp_path / "store")
+    names = [sinks.open(f"app{number}:1")[1] for number in range(5)]
+    assert (names, asked) == (["1"] * 5, [1])
+    with pytest.raises(UnavailableError):
+        sinks.open("docker:app")

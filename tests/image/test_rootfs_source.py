@@ -110,6 +110,9 @@ def test_the_config_lies_beside_the_folder(root):
     source = RootfsSource(root)
     assert (source.config.entrypoint, source.config.env, source.config.workdir) == (("/app/a",), ("A=1",), "/app")
     assert source.identity != before
+    root.with_name("rootfs.json").write_text(json.dumps(dict(config, architecture="arm64")))
+    with pytest.raises(UsageError, match="arm64"):
+        RootfsSource(root)
     root.with_name("rootfs.json").write_text('{"config": {"Env": "A=1"}}')
     with pytest.raises(UsageError, match="Env of the image config"):
         RootfsSource(root)

@@ -152,7 +152,7 @@ class Tree:
             mount -t proc proc {root}/proc
             mount --rbind /dev {root}/dev
             mount -t tmpfs -o mode=1777 tmpfs {root}/tmp
-            exec chroot --userspec={uid}:{uid} {root} env -i "$@" {self.binary}
+            exec env -i "$@" /usr/sbin/chroot --userspec={uid}:{uid} {root} {self.binary}
         """
         assignments = [f"{name}={value}" for name, value in variables.items()]
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script, "sh", *assignments]

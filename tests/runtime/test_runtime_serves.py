@@ -196,7 +196,7 @@ print(status)
         "0 ['/app/script', 'one', 'two'] top secret",
         "0 by env top secret",
         "by descriptor|/app/tool|top secret",
-        "|4",
+        "|3",
         "7",
     ], done
     assert done.stderr == ""

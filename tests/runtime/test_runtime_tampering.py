@@ -166,7 +166,6 @@ def test_a_library_planted_for_the_loader_never_runs(run_python, compiled):
 
 def test_dlopen_zero_loads_the_closure_only_and_two_loads_everything(run_python, compiled):
     library = compiled("int answer(void) { return 42; }", "-shared", "-fPIC")
-    source = TRY + "import _ctypes\nprint(attempt(_ctypes.dlopen, '/app/libx.so') != 'x' and attempt(_ctypes.dlopen, '/opt/liby.so') != 'x')"
     source = (
         "import os, mmap\n"
         "def load(path):\n"
@@ -261,6 +260,7 @@ def test_a_replaced_stub_is_not_started(run_python, compiled):
 def test_calls_that_go_past_the_filter_are_refused(tree, compiled):
     program = compiled(
         """
+#define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>

@@ -1,0 +1,61 @@
+"""What is promised about the package: a reproducible runtime, and the README's commands."""
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_hook():
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_runtime_is_the_same_from_another_folder(tmp_path):
+    """Equal sources give equal bytes, so that equal inputs give equal measurements on every machine."""
+    hook = load_hook()
+    source = ROOT / "sconify_tasks" / "runtime"
+    elsewhere = tmp_path / "some where" / "else"
+    shutil.copytree(source, elsewhere / "sconify_tasks" / "runtime", ignore=shutil.ignore_patterns("bin"))
+
+    outputs = hook.compile_runtime(elsewhere)
+
+    assert {path.name for path in outputs} == {"runtime-amd64", "runtime-arm64"}
+    hook.compile_runtime(ROOT)
+    for path in outputs:
+        assert path.read_bytes() == (source / "bin" / path.name).read_bytes()
+
+
+def test_the_build_depends_on_no_go_setting_of_the_machine(monkeypatch):
+    monkeypatch.setenv("GOFLAGS", "-mod=mod")
+    monkeypatch.setenv("CGO_CFLAGS", "-O0")
+
+    environment = load_hook().go_environment("amd64")
+
+    assert environment["GOFLAGS"] == ""
+    assert "CGO_CFLAGS" not in environment
+    assert environment["GOPROXY"] == "off"
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_runtime_is_static(architecture):
+    from sconify_tasks.elf import inspect
+
+    facts = inspect(ROOT / "sconify_tasks" / "runtime" / "bin" / f"runtime-{architecture}")
+
+    assert facts.static
+    assert facts.stripped
+
+
+def test_ci_calls_the_test_command_of_the_readme_to_the_letter():
+    """The README's second command is what is tested: CI may make pip quieter, and nothing else."""
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"^python3 -m venv .*pytest.*$", readme, re.MULTILINE).group()
+
+    assert command in (ROOT / ".ci" / "run").read_text().replace("pip install -q ", "pip install ")
