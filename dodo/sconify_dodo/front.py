@@ -12,12 +12,14 @@ from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
+from sconify_tasks.errors import UsageError
 from sconify_tasks.events import Detail, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
 from sconify_tasks.world import World
 
+_LARGEST_TEMPLATE = 1 << 20
 DOCUMENTED_RESOURCES = Path("/build-resources")
 
 
@@ -69,6 +71,7 @@ def make_build(world: World, order: Order) -> Build:
         "epoch": lambda: world.environment.epoch,
         "session": lambda: full_session_name(world, options),
         "embedded_pin": lambda: _embedded_pin(world, options),
+        "template": lambda: _template(options),
         "resources": lambda: str(order.resources),
     }
     return Build(
@@ -159,6 +162,18 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
         )
 
     return OpenedSource(open_image)
+
+
+def _template(options: Options) -> JSON:
+    """The text of `--template`, or None."""
+    if options["template"] is None:
+        return None
+    path = Path(options.text("template"))
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_TEMPLATE).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--template={path} can't be read: {error}") from None
 
 
 def _embedded_pin(world: World, options: Mapping[str, object]) -> JSON:

@@ -28,9 +28,10 @@ def run(context: Context) -> Outputs:
     """Yield what is to be encrypted and what is not, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
-    service = _service_paths(context, native)
-    regions = selection.regions(service | _absent_pins(context))
-    roots = outermost([*selection.encrypted, *selection.plain, *service])
+    service, pins = _service_paths(context, native), _pins(context)
+    regions = selection.regions(service | pins)
+    pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
+    roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
     tree, objects = _scan(context, native, roots, regions, selection.plain)
     secret = [entry for entry in tree if regions.protection(entry.path) is Protection.ENCRYPTED]
     public = [entry for entry in tree if regions.protection(entry.path) is not Protection.ENCRYPTED]
@@ -55,22 +56,23 @@ def _service_paths(context: Context, native: SourceImage) -> set[bytes]:
     service = detect(context.text("binary"))
     if service is None or context.options.flag("disable-copy-service-libraries"):
         return set()
-    return {path for path in service.libraries if _is_directory(native.lstat(path))}
+    return {path for path in service.libraries if _is(native.lstat(path), Kind.DIR)}
 
 
-def _absent_pins(context: Context) -> set[bytes]:
+def _pins(context: Context) -> set[bytes]:
+    """Files that decide which code is loaded: each is as in the native image, or it is not there."""
     service = detect(context.text("binary"))
     return {*LOADER_FILES, *(service.absent if service else ())}
 
 
-def _is_directory(entry: Entry | None) -> bool:
-    return entry is not None and entry.kind is Kind.DIR
+def _is(entry: Entry | None, kind: Kind) -> bool:
+    return entry is not None and entry.kind is kind
 
 
 def _parents(native: SourceImage, context: Context, roots: list[bytes]) -> list[ManifestEntry]:
     """Directories that must be there although nobody selected them, and those that lead to what was selected."""
     wanted = {*WANTED, context.load("config")["workdir"].encode(), context.text("binary").encode(), *roots}
-    below = (path + b"/." if path in WANTED or _is_directory(native.lstat(path)) else path for path in wanted)
+    below = (path + b"/." if path in WANTED or _is(native.lstat(path), Kind.DIR) else path for path in wanted)
     return ancestors(native, below)
 
 

@@ -33,7 +33,18 @@ def run(context: Context) -> Outputs:
         allow_debug_mode=options.flag("allow-debug-mode"),
         attested=not options.flag("disable-session-security-attestation"),
     )
-    return Outputs(blobs={"session": context.world.store.put(render(parameters).encode(), private=True)})
+    text = _from_template(context, parameters) if context.fact("template") is not None else render(parameters)
+    return Outputs(blobs={"session": context.world.store.put(text.encode(), private=True)})
+
+
+def _from_template(context: Context, parameters: SessionParameters) -> str:
+    """The user's own template, filled in; checked as a CAS would check it, before anything is delivered."""
+    from sconify_tasks.policy.parse import check_supported, parse_session
+    from sconify_tasks.policy.template import render_template
+
+    text = render_template(context.text("template"), parameters, name="--template")
+    check_supported(parse_session(text, name="the session made from --template"))
+    return text
 
 
 STEP = Step(
@@ -46,6 +57,7 @@ STEP = Step(
         "mrenclave": "sign.mrenclave",
         "tag": "manifest.tag",
         "session": "external.session",
+        "template": "external.template",
         "key_id": "external.fspf_key_id",
     },
     reads=frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sconify_tasks.cas.choose import OPTIONS, open_cas
+from sconify_tasks.cas.errors import SessionNotFoundError
 from sconify_tasks.cas.interface import Cas, put_session
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.policy.model import SessionName
@@ -15,9 +16,19 @@ def run(context: Context) -> Outputs:
     text = context.world.store.get(context.blob("session")).decode()
     namespace = SessionName(context.text("name")).namespace
     if namespace is not None and (context.options.flag("create-namespace") or context.options["namespace"] is None):
+        if context.options.flag("create-namespace") and _exists(cas, namespace):
+            context.warn(f"the namespace {namespace} exists already")
         cas.create_namespace(namespace)
     session_hash = put_session(cas, text, update_if_exists=not context.options.flag("disable-update-session-if-exists"))
     return Outputs(facts={"hash": session_hash})
+
+
+def _exists(cas: Cas, name: str) -> bool:
+    try:
+        cas.read_session(name)
+    except SessionNotFoundError:
+        return False
+    return True
 
 
 def holds(context: Context, outputs: Outputs) -> bool:
