@@ -152,9 +152,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     tests_on_path()
-    from parts.engine import running_engine
-
-    with running_engine_of(running_engine) as engine, tempfile.TemporaryDirectory(prefix="sconify-bench-") as folder:
+    with an_engine() as engine, tempfile.TemporaryDirectory(prefix="sconify-bench-") as folder:
         bench = _prepare(engine, Path(folder), options.scale)
         print(machine(engine.client.version()["Version"]))
         print(f"native image: {bench.native.files} files, {megabytes(bench.native.size)} MB; taken: {' '.join(native.TAKEN)}")
@@ -172,22 +170,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def running_engine_of(running: Any) -> Iterator[Any]:
-    """An engine; what this benchmark made in it is removed, dangling layers of the reference's stages too."""
-    with running() as engine:
-        before = _images(engine)
+def an_engine() -> Iterator[Any]:
+    """An engine; what this benchmark made in it is removed."""
+    from parts.engine import running_engine
+
+    with running_engine() as engine:
         try:
             yield engine
         finally:
             engine.forget()
             engine.made.clear()
-            for image in _images(engine) - before:
-                subprocess.run(["docker", "-H", engine.host, "rmi", "-f", image], capture_output=True, check=False)
-
-
-def _images(engine: Any) -> set[str]:
-    """Ids of the engine's images that nothing names and that this program's builds could have left."""
-    return {image["Id"] for image in engine.client.api.images(filters={"dangling": True})}
+            engine.client.images.prune(filters={"dangling": True, "label": native.MADE_HERE})
 
 
 def _prepare(engine: Any, work: Path, scale: float) -> Bench:

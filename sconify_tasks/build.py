@@ -6,14 +6,16 @@ the wave there (early cutoff).
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sconify_cache.digest import Digest
 from sconify_cache.explain import diff
 from sconify_cache.keys import Action, facts_digest, secret_id
 from sconify_cache.record import Record
+from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.opened import OpenedSource
@@ -44,11 +46,18 @@ class Build:
     fspf_key: Callable[[], bytes] = field(repr=False)
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
+    _mending: threading.RLock = field(default_factory=threading.RLock)
 
     def plan(self) -> tuple[Miss, ...]:
-        """Settle what the cache answers; return the steps that must or may run, in topological order."""
+        """Settle what the cache answers; return the steps that must or may run, in topological order.
+
+        May be called again: what was settled is asked for again in the store, not in the places that images go to.
+        """
         misses: list[Miss] = []
         for step in self.steps:
+            if step.name in self.settled and self._there(self.settled[step.name].blobs.values()):
+                continue
+            self.settled.pop(step.name, None)
             waits = sorted(name for name in step.upstream() if name not in self.settled)
             if waits:
                 misses.append(Miss(step=step, why=(f"waits for {', '.join(waits)}",)))
@@ -59,10 +68,10 @@ class Build:
     def settle(self, step: Step) -> bool:
         """Take the step's outputs from the action cache; False where it has none that are whole and still hold."""
         record = self.world.actions.lookup(self.action(step).key)
-        if record is None or not all(self.world.store.has(digest) for digest in record.outputs.values()):
+        if record is None or not self._there(record.outputs.values()):
             return False
         outputs = Outputs(blobs=record.outputs, facts=record.facts)
-        if step.holds is not None and not step.holds(self._context(step), outputs):
+        if step.holds is not None and not self._holds(step, outputs):
             return False
         self.world.actions.remember(self.scope, record)
         self.settled[step.name] = outputs
@@ -77,11 +86,11 @@ class Build:
         self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
         begun = time.monotonic()
         try:
-            outputs = step.run(self._context(step))
+            outputs = self._run(step)
+            self._record(step, outputs)
         except SconifyError as error:
             self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(error)))
             raise
-        self._record(step, outputs)
         seconds = time.monotonic() - begun
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
 
@@ -111,6 +120,44 @@ class Build:
     def scope(self) -> str:
         """Where the last records of this image are filed: project and TO, not the image's place in a file."""
         return f"{self.world.keys.project}\0{self.options['to']}"
+
+    def _there(self, digests: Iterable[Digest]) -> bool:
+        return all(self.world.store.has(digest) for digest in digests)
+
+    def _holds(self, step: Step, outputs: Outputs) -> bool:
+        assert step.holds is not None
+        try:
+            return step.holds(self._context(step), outputs)
+        except MissingBlobError:
+            return False  # an input is damaged: running the step has it made again
+
+    def _run(self, step: Step) -> Outputs:
+        """Run a step. A blob of an earlier step that turns out to be gone or damaged is made again, once."""
+        mended: set[str] = set()
+        while True:
+            try:
+                return step.run(self._context(step))
+            except MissingBlobError as error:
+                maker = self._maker(error.digest)
+                if maker is None or maker.name in mended:
+                    raise
+                mended.add(maker.name)
+                self._mend(maker, error.digest)
+
+    def _maker(self, digest: Digest) -> Step | None:
+        made = (step for step in self.steps if step.name in self.settled)
+        return next((step for step in made if digest in self.settled[step.name].blobs.values()), None)
+
+    def _mend(self, step: Step, digest: Digest) -> None:
+        """Run a settled step again for a blob. Equal inputs give equal bytes: what others took from it stays right."""
+        with self._mending:
+            if self.world.store.has(digest):
+                return  # another thread was faster
+            self.world.events.emit(StepStarted(image=self.name, step=step.name, why="what it made is gone or damaged"))
+            begun = time.monotonic()
+            self._record(step, self._run(step))
+            seconds = time.monotonic() - begun
+            self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
 
     def _record(self, step: Step, outputs: Outputs) -> None:
         action = self.action(step)

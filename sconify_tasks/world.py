@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,16 +13,20 @@ from typing import TYPE_CHECKING
 
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
+from sconify_cache.gc import building
 from sconify_cache.local import LocalStore, hash_stream
 from sconify_cache.stat import StatCache
 from sconify_tasks.environment import Environment
-from sconify_tasks.errors import UnavailableError, UsageError
+from sconify_tasks.errors import StoreError, UnavailableError, UsageError
 from sconify_tasks.events import Stream
+from sconify_tasks.image.sinks import Sinks
 from sconify_tasks.keys import Keys, load_root_key
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+# Loading a large image takes an engine minutes, in which it says nothing.
+_ENGINE_SECONDS = 900
 RUNTIMES = Path(__file__).parent / "runtime" / "bin"
 
 
@@ -74,9 +79,15 @@ class World:
 
         folder = os.fsencode(Path(source.removeprefix("dir:")).absolute())
         generation = Digest(blake3(b"sconify/dir-identity/1").hexdigest())
-        found = StatCache(self.environment.cache / "stat.db", generation=generation, roots=(folder,))
+        file = self.environment.cache / "stat.db"
+        found = StatCache(file, generation=generation, roots=(folder,), now=lambda: int(self.now().timestamp() * 10**9))
         self._stat_caches.append(found)
         return found
+
+    @cached_property
+    def sinks(self) -> Sinks:
+        """Where images go. An engine is asked once a run what it has."""
+        return Sinks(docker=self.docker, default_oci_store=self.images)
 
     def docker(self) -> DockerClient:
         """A client of the engine that DOCKER_HOST names, or the local one; UnavailableError where none answers."""
@@ -84,23 +95,36 @@ class World:
             self._docker = _connect(self.environment)
         return self._docker
 
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Hold the store's lease: what is found in the store from now on, a prune leaves alone."""
+        with building(self.environment.cache / "store"):
+            yield
+
     def close(self) -> None:
         """Keep what was learned, and let go of connections."""
-        for cache in self._stat_caches:
-            cache.save()
+        # It only saves time: that it can't be kept must not hide how the run ended.
+        with suppress(StoreError):
+            for cache in self._stat_caches:
+                cache.save()
         self.actions.close()
         if self._docker is not None:
             self._docker.close()
 
 
 def open_world(environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None) -> World:
-    """Open the world of a project. The state folder and the root key in it are made when there is none yet."""
+    """Open the world of a project, once a run: what killed runs left in the store's scratch folder is removed.
+
+    The state folder and the root key in it are made when there is none yet.
+    """
     root = load_root_key(environment.state, given=environment.root_key, file=root_key_file)
     keys = Keys(root=root, project=project)
+    store = LocalStore(environment.cache / "store")
+    store.sweep()
     return World(
         environment=environment,
         keys=keys,
-        store=LocalStore(environment.cache / "store"),
+        store=store,
         actions=ActionCache(environment.cache / "actions", mac_key=keys.record_key()),
         events=events,
     )
@@ -111,7 +135,7 @@ def _connect(environment: Environment) -> DockerClient:
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(environment=dict(environment.variables))
+        client = docker.from_env(environment=dict(environment.variables), timeout=_ENGINE_SECONDS)
         client.ping()
     except (DockerException, OSError) as error:
         where = environment.docker_host or "unix:///var/run/docker.sock"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
-from sconify_tasks.build import Build, Miss
+from sconify_tasks.build import Build
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import UsageError
 from sconify_tasks.events import Detail, Warned
@@ -105,17 +105,16 @@ def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug
 
 
 def _run(world: World, builds: Mapping[str, Build], *, jobs: int, keep_going: bool, debug: bool) -> int:
-    stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
-    for name, build in builds.items():
-        misses = build.plan()
-        if misses:
-            stale[name] = (build, misses)
-    if not stale:
+    if not any(build.plan() for build in builds.values()):
         return 0
     from sconify_dodo.tasks import run_tasks, tasks_for
 
-    state = world.environment.cache / "doit.db"
-    return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+    # What was found before the lease was taken may have been pruned since.
+    with world.building():
+        stale = {name: (build, build.plan()) for name, build in builds.items()}
+        stale = {name: (build, misses) for name, (build, misses) in stale.items() if misses}
+        state = world.environment.cache / "doit.db"
+        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
 
 
 def _warn_of_simulation(world: World, orders: list[Order]) -> None:

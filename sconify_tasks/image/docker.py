@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _TRANSFER = 2 << 20  # the SDK's own default, and the fastest
-_PATIENCE = 48  # a look-up costs some 50 ms of mounting; after so many, one stream of all headers is cheaper
+# A look-up costs some 60 ms of mounting, in which the engine streams as many bytes: after enough look-ups, one stream
+# of the whole image, of which only the headers are kept, is cheaper.
+_BYTES_PER_LOOKUP = 12 << 20
+_PATIENCE = 4
 _CLOCK = 2_000_000_000  # archives have whole seconds, and file systems a clock that lags
 _ENGINE_OWN = frozenset(
     {
@@ -180,13 +183,13 @@ class DockerSource:
     def _fetch(self, path: bytes) -> Entry | None:
         """Take the first header of the path's archive: a HEAD request knows neither owner nor a symlink's own target."""
         self._asked += 1
-        if self._asked > _PATIENCE:
+        if self._asked > _PATIENCE + int(self._inspected.get("Size") or 0) // _BYTES_PER_LOOKUP:
             return self._everything().get(path)
         with closing(self._archive(path)) as archive:
             entry, _ = next(archive, (None, None))
-        if entry is not None and entry.hardlink:
-            return replace(_shared(entry, self.lstat(entry.hardlink)), hardlink=b"")
-        return entry
+        if entry is None or entry.path != path:  # the engine's own directory, with something of the image below it
+            return None
+        return replace(_shared(entry, self.lstat(entry.hardlink)), hardlink=b"") if entry.hardlink else entry
 
     def _everything(self) -> dict[bytes, Entry]:
         with self._lock:

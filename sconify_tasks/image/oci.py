@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -216,7 +216,8 @@ def open_layer(path: Path, blob: Blob, diff_id: Sha256) -> BinaryIO:
     except OSError as error:
         msg = f"layer {blob.digest}: {error.strerror}"
         raise UnavailableError(msg, hint=_HINT) from error
-    with file:
+    with ExitStack() as closing_file:
+        closing_file.callback(file.close)
         raw = Forward(cast("BinaryIO", file), limit=blob.size)
         drain(raw)
         if raw.tell() != blob.size or raw.digest() != blob.digest:
@@ -224,7 +225,8 @@ def open_layer(path: Path, blob: Blob, diff_id: Sha256) -> BinaryIO:
         file.seek(0)
         tar = uncompressed(cast("BinaryIO", file))
         if tar is file and blob.digest == diff_id:
-            return cast("BinaryIO", path.open("rb"))
+            closing_file.pop_all()  # the very file that was verified, not another that has its name by now
+            return tar
         spill = tempfile.TemporaryFile(prefix="sconify-")  # noqa: SIM115
         plain = Forward(tar)
         while data := plain.read(CHUNK):

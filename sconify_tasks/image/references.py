@@ -148,7 +148,7 @@ def _engine_or_store(
 
 
 def find_client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClient | None:
-    """Return the engine's client if an engine answers; where one is `required`, UnavailableError says why none does."""
+    """Return the client of an engine that answers; where one is `required`, UnavailableError says why none does."""
     from sconify_tasks.image.engine import connect
 
     try:
@@ -160,7 +160,7 @@ def find_client(docker: Callable[[], DockerClient], *, required: bool) -> Docker
 
 
 def split_transport(ref: str) -> tuple[str, str]:
-    """Split `TRANSPORT:REST` (UsageError for one that is not built yet); a bare `app:1` has none, whatever stands before its colon."""
+    """Split `TRANSPORT:REST`, of a transport that is built; a bare `app:1` has none, whatever stands before its colon."""
     head, colon, rest = ref.partition(":")
     if colon and head in _LATER:
         msg = f"{ref}: the transport {head}: is not built yet"

@@ -41,6 +41,7 @@ class DockerSink:
 
     def deliver(self, built: BuiltImage, base: SourceImage, name: str) -> Delivered:
         """Load, verify, tag. The image that had the name before keeps it until the new one is verified."""
+        _check_files(built.layers)
         thin = isinstance(base, DockerSource) or not built.base_diff_ids
         with engine_errors(f"docker:{name}"):
             loaded = self._try_thin(built) if thin else None
@@ -100,6 +101,13 @@ class DockerSink:
             raise VerificationError(msg, hint="use oci:DIR:TAG, and report this with the engine's version")
 
 
+def _check_files(layers: Iterable[Layer]) -> None:
+    for layer in layers:
+        if not layer.path.is_file() or layer.path.stat().st_size != layer.size:
+            msg = f"layer {layer.diff_id} is not the file it was"
+            raise VerificationError(msg, hint="build again")
+
+
 def _archive(built: BuiltImage, carried: Iterable[Layer]) -> Iterator[bytes]:
     """The docker-archive format: config and layers by name, manifest.json with all layers, without a tag."""
     config_name = f"{_digest(built.config).removeprefix('sha256:')}.json"
@@ -114,9 +122,6 @@ def _archive(built: BuiltImage, carried: Iterable[Layer]) -> Iterator[bytes]:
             while data := file.read(min(CHUNK, left)):
                 left -= len(data)
                 yield data
-        if left:
-            msg = f"layer {layer.diff_id} is not the file it was"
-            raise VerificationError(msg, hint="build again")
         yield bytes(-layer.size % BLOCK)
     yield bytes(2 * BLOCK)
 

@@ -111,7 +111,7 @@ class OciSink:
             raise VerificationError(msg, hint="build again")
         temporary = self._temporary(target)
         try:
-            os.link(layer.path, temporary)
+            os.link(layer.path.resolve(), temporary)  # link(2) would link a symlink itself
         except OSError:  # another file system, or one without hard links
             _clone(layer.path, temporary)
         temporary.replace(target)

@@ -49,8 +49,8 @@ class SourceImage(Protocol):
         """Each root and everything below it, once. The stream is valid until the next entry is taken.
 
         Every file comes with its content; of files that share an inode, all but the first yielded name that one as
-        `hardlink` (which `lstat` never does), as far as the source can tell across roots. Parents come before children; otherwise the order is the source's own.
-        Raises UsageError naming a root that does not exist.
+        `hardlink` (which `lstat` never does), as far as the source can tell across roots. Parents come before children;
+        otherwise the order is the source's own. Raises UsageError naming a root that does not exist.
         """
 
     def read(self, path: bytes, *, limit: int) -> bytes:

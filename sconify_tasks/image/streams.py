@@ -110,30 +110,28 @@ def uncompressed(file: BinaryIO) -> BinaryIO:
     if magic.startswith(_GZIP):
         import gzip
 
-        return cast("BinaryIO", _Decompressed(cast("BinaryIO", gzip.GzipFile(fileobj=file))))
+        return cast("BinaryIO", _Decompressed(cast("BinaryIO", gzip.GzipFile(fileobj=file)), zlib.error))
     if magic == _ZSTD:
         import zstandard
 
         reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(file, read_across_frames=True)
-        return cast("BinaryIO", _Decompressed(cast("BinaryIO", reader)))
+        return cast("BinaryIO", _Decompressed(cast("BinaryIO", reader), zstandard.ZstdError))
     return file
 
 
 class _Decompressed(io.RawIOBase):
-    """Turns what the decompressors raise into an error for people."""
+    """Turns what a decompressor raises into an error for people."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, damage: type[Exception]) -> None:
         super().__init__()
-        self._source = source
+        self._source, self._damage = source, damage
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        import zstandard
-
         try:
             return self._source.read(size)
-        except (zlib.error, zstandard.ZstdError, EOFError, OSError) as error:
+        except (self._damage, EOFError, OSError) as error:
             msg = f"damaged compressed layer: {error}"
             raise UsageError(msg, hint="pull or build the image again") from error

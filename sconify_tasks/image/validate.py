@@ -11,7 +11,6 @@ from typing import BinaryIO, TypeVar
 from sconify_tasks.errors import SconifyError, UsageError, VerificationError
 from sconify_tasks.image.config import json_object, parse_config, parse_diff_ids
 from sconify_tasks.image.index import read_layer
-from sconify_tasks.image.merge import MergedView
 from sconify_tasks.image.model import Sha256
 from sconify_tasks.image.oci import (
     MANIFEST,
@@ -76,15 +75,12 @@ def _diff_ids(layout: OciLayout, blob: Blob) -> tuple[Sha256, ...]:
 
 
 def _layers(found: list[str], layout: OciLayout, layers: list[Blob], diff_ids: tuple[Sha256, ...]) -> None:
-    indexes = []
     for number, (blob, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
         _checked(found, partial(check_layer_type, blob))
         with _opened(found, layout.path(blob.digest), blob, diff_id) as tar:
             if tar is not None:
-                indexes.append(_checked(found, partial(read_layer, tar, layer=number)))
+                _checked(found, partial(read_layer, tar, layer=number))
                 _trailer(found, tar, blob)
-    if None not in indexes:
-        MergedView(index for index in indexes if index is not None)
 
 
 @contextmanager

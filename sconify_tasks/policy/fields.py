@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from sconify_tasks.policy.model import MrEnclave, NotBuilt
+from sconify_tasks.policy.model import NotBuilt
+from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.yaml_nodes import Node
 
 _NAME = re.compile(r"[A-Za-z0-9_\-.~]{1,128}")
@@ -59,7 +60,7 @@ def hexadecimal(node: Node, what: str, notes: Notes, *, size: int) -> str:
 def measurement(node: Node, what: str) -> MrEnclave:
     """Return a 32-byte measurement."""
     try:
-        return MrEnclave(node.text(what))
+        return MrEnclave(node.text(what).lower())
     except ValueError as error:
         raise node.error(f"{what}: {error}") from None
 

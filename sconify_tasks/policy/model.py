@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
+from sconify_tasks.sgx.measurement import MrEnclave
+
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-.~]{1,128}")
-_HEX32 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME = 1024
 
 Mode = Literal["hardware", "none", "maa"]
@@ -50,18 +51,6 @@ class SessionName(str):
         """The session that owns this one's name; None at the top level."""
         parent = self.rpartition("/")[0]
         return SessionName(parent) if parent else None
-
-
-class MrEnclave(str):
-    """The measurement of an enclave: 64 hex digits, lower case."""
-
-    __slots__ = ()
-
-    def __new__(cls, value: str) -> Self:
-        """Raise ValueError for anything else; upper-case digits are taken as lower-case ones."""
-        if not _HEX32.fullmatch(value.lower()) or not value.isascii():
-            raise ValueError(f"not a measurement (64 hex digits): {value[:90]!r}")
-        return super().__new__(cls, value.lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

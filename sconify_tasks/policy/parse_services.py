@@ -8,7 +8,8 @@ from types import MappingProxyType
 from sconify_tasks.policy import fields
 from sconify_tasks.policy.command import check_command
 from sconify_tasks.policy.fields import Notes
-from sconify_tasks.policy.model import MrEnclave, Service, Signer, Variant
+from sconify_tasks.policy.model import Service, Signer, Variant
+from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.yaml_nodes import Node
 
 _KEYS = (

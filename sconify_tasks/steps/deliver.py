@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from sconify_tasks.assembled import INPUTS, assembled
-from sconify_tasks.image.references import open_sink
 from sconify_tasks.step import Context, Outputs, Step
 
 
 def run(context: Context) -> Outputs:
     """Yield what the sink knows the image by. A delivery that fails leaves the name as it was."""
-    world = context.world
-    sink, name = open_sink(context.options.text("to"), docker=world.docker, default_oci_store=world.images)
+    sink, name = context.world.sinks.open(context.options.text("to"))
     delivered = sink.deliver(assembled(context), context.base(), name)
     context.note(f"delivered {delivered.config_digest} as {name}")
     return Outputs(facts={"identity": delivered.identity, "config": str(delivered.config_digest)})
@@ -18,8 +16,7 @@ def run(context: Context) -> Outputs:
 
 def holds(context: Context, outputs: Outputs) -> bool:
     """Whether the image is still there."""
-    world = context.world
-    sink, name = open_sink(context.options.text("to"), docker=world.docker, default_oci_store=world.images)
+    sink, name = context.world.sinks.open(context.options.text("to"))
     return sink.present(name, str(outputs["identity"]))
 
 

@@ -24,6 +24,7 @@ from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import Content, FileRange
 from sconify_tasks.keys import key_id
 from sconify_tasks.layers import StoredLayer, store_layer
+from sconify_tasks.sconified import write_sconified
 from sconify_tasks.step import Context, Outputs, Step
 
 _EXECUTE = 0o111
@@ -72,7 +73,10 @@ def run(context: Context) -> Outputs:
         sealer = Sealer(key=context.fspf_key(), path=scratch / "ciphertext", known=_known(context))
         _seal_missing(context, sealer, wanted, scratch)
         entries = [_manifest_entry(entry, sealer, main=context.text("binary")) for entry in wanted]
-        layer = store_layer(store, _layer_items(context, entries, wanted, sealer))
+        stub = scratch / "stub"
+        # Without the runtime's own section header table: it lies among measured bytes, and is not measured.
+        write_sconified(context.world.runtime(context.text("architecture")), stub, {})
+        layer = store_layer(store, _layer_items(stub, entries, wanted, sealer))
     index = _index(wanted, entries, layer, sealer.key)
     return Outputs(
         blobs={
@@ -154,10 +158,9 @@ def _manifest_entry(entry: ManifestEntry, sealer: Sealer, *, main: str) -> Manif
 
 
 def _layer_items(
-    context: Context, entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
+    stub: Path, entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
 ) -> Iterator[tuple[Entry, Content]]:
     """Ciphertext at its place, stubs, and every other kind of entry as it is."""
-    stub = context.world.runtime(context.text("architecture"))
     stored: set[bytes] = set()
     executables = False
     for entry, original in zip(entries, wanted, strict=True):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sconify_tasks.fspf.names import MANIFEST_PATH
 from sconify_tasks.policy.environment import service_environment
-from sconify_tasks.policy.model import MrEnclave, SessionName
+from sconify_tasks.policy.model import SessionName
 from sconify_tasks.policy.render import SessionParameters, render
+from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.step import Context, Outputs, Step
 
 

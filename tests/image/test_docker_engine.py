@@ -112,7 +112,6 @@ def test_a_hundred_questions_are_one_stream(source, monkeypatch):
     asked = []
     real = source._archive
     monkeypatch.setattr(source, "_archive", lambda path: asked.append(path) or real(path))
-    monkeypatch.setattr("sconify_tasks.image.docker._PATIENCE", 5)
     for number in range(100):
         assert source.lstat(b"/app/no-%d" % number) is None
     assert source.lstat(b"/app/z").size == 7
@@ -301,6 +300,13 @@ def test_a_damaged_layer_is_refused_by_engine_or_sink(engine, tmp_path):
     with pytest.raises((UnavailableError, VerificationError)):
         DockerSink(engine.client).deliver(sconified(ScratchSource(), bad), ScratchSource(), name)
     assert engine.client.api.images(name) == []
+
+
+def test_a_layer_file_that_is_gone_is_named(engine, tmp_path):
+    gone = layer(tmp_path, file(b"/f"))
+    gone.path.unlink()
+    with pytest.raises(VerificationError, match="is not the file it was"):
+        DockerSink(engine.client).deliver(sconified(ScratchSource(), gone), ScratchSource(), engine.name("gone"))
 
 
 def test_from_the_engine_to_a_layout_and_back(engine, native, source, tmp_path):

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import threading
+import time
 
 import pytest
 import zstandard
@@ -186,6 +188,33 @@ def test_writers_at_the_same_time_keep_each_others_tags(tmp_path, image):
         thread.join()
     for number in range(8):
         validate(tmp_path / "oci", f"t{number}")
+
+
+def test_a_killed_writer_leaves_a_valid_layout(tmp_path):
+    code = (
+        "import pathlib, sys; from parts.images import *; from sconify_tasks.image.sink_oci import OciSink;"
+        "from sconify_tasks.image.scratch import ScratchSource; here = pathlib.Path(sys.argv[1]); print('ready', flush=True)\n"
+        "for n in range(10**6):\n"
+        "    image = built(layer(here / 'blobs', file(b'/f', b'%d' % n * 100000)))\n"
+        "    OciSink(here / 'oci').deliver(image, ScratchSource(), f't{n % 5}')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, env=environment)
+        child.stdout.readline()
+        while not (tmp_path / "oci" / "index.json").exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        index = json.loads((tmp_path / "oci" / "index.json").read_text())
+        tags = [item["annotations"]["org.opencontainers.image.ref.name"] for item in index["manifests"]]
+        assert tags
+        for tag in tags:
+            validate(tmp_path / "oci", tag)
+    OciSink(tmp_path / "oci").deliver(built(layer(tmp_path / "blobs", file(b"/last"))), ScratchSource(), "last")
+    assert not list((tmp_path / "oci").rglob(".sconify-*"))
 
 
 def test_a_base_with_other_layers_is_refused(layout, image, tmp_path):

@@ -145,6 +145,24 @@ def test_content_may_come_from_a_range_of_a_file_or_a_stream(tmp_path):
     assert one == two == three
 
 
+def test_the_bytes_of_a_layer_are_fixed():
+    """A change of this digest changes every image that was ever made: it is a decision, not an accident."""
+    _, result = written(
+        [
+            (Entry(path=b"/", kind=Kind.DIR, mode=0o755), None),
+            (
+                Entry(path=b"/a", kind=Kind.FILE, mode=0o4755, uid=3_000_000, gid=1, mtime=1_700_000_000_500_000_000, size=3),
+                b"abc",
+            ),
+            (Entry(path=b"/caf\xc3\xa9", kind=Kind.SYMLINK, target=b"\xff" * 120, mode=0o777), None),
+            (Entry(path=b"/dev", kind=Kind.CHAR, rdev=(1, 3), mtime=-1), None),
+            (Entry(path=b"/fifo", kind=Kind.FIFO, xattrs=((b"user.b", b"2"), (b"user.a", b"1"))), None),
+            (Entry(path=b"/" + b"l" * 130, kind=Kind.FILE, size=3, hardlink=b"/a"), None),
+        ]
+    )
+    assert result.diff_id == "sha256:b86c68cb8bbc24c3838bbfddb894d84665622e21dd1a8857f77f394c58ca4c6b"
+
+
 def test_offsets_lead_to_the_content():
     out = io.BytesIO()
     writer = TarWriter(out)

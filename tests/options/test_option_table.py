@@ -117,7 +117,7 @@ def test_what_must_not_be_guessed_is_secret():
         ("registry.scontain.com:5050/clenimar/test:cartservice", "registry-scontain-com-5050-clenimar-test-cartservice"),
         ("app", "app"),
         ("my_app:1.0", "my-app-1-0"),
-        ("oci:/srv/out:1", "srv-out-1"),
+        ("oci:/srv/out:1", "out-1"),
     ],
 )
 def test_the_session_is_named_after_the_encrypted_image(to, name):

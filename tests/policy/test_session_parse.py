@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.policy.model import AccessPolicy, MrEnclave, SessionName, Signer, Variant
+from sconify_tasks.policy.model import AccessPolicy, SessionName, Signer, Variant
 from sconify_tasks.policy.parse import check_supported, parse_session
+from sconify_tasks.sgx.measurement import MrEnclave
 
 M = "0b" * 32
 GOOD = f"""\

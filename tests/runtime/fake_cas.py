@@ -121,6 +121,10 @@ class FakeCas(threading.Thread):
             return {"v": 1, "error": {"code": "quote-required", "message": "the session asks for a quote"}}
         exported = connection.export_keying_material(LABEL, 32, b"")
         bound = hashlib.sha256(b"sconify/attest/1" + exported).hexdigest() + "00" * 32
-        if json.loads(base64.b64decode(request["quote"]))["report_data"] != bound:
+        try:
+            quoted = json.loads(base64.b64decode(request["quote"]))["report_data"]
+        except ValueError:
+            return {"v": 1, "error": {"code": "bad-quote", "message": "a quote of another LAS"}}
+        if quoted != bound:
             return {"v": 1, "error": {"code": "channel-binding", "message": "the quote is for another channel"}}
         return {"v": 1, "session": {"name": "ns/test", "hash": "00" * 32}, "service": self.service}

@@ -133,7 +133,7 @@ class Tree:
         write_sconified(self.runtime, out, contents)
         self.put(self.binary, out.getvalue(), 0o755)
 
-    def run(self, *, env: Mapping[str, str] | None = None, uid: int = 0, timeout: float = 60, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *, env: Mapping[str, str] | None = None, uid: int = 0, timeout: float = 20, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run the entry binary as PID 1 of a chroot."""
         return subprocess.run(self.arguments(env or {}, uid), capture_output=True, text=True, timeout=timeout, check=False, **more)
 

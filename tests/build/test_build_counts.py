@@ -1,0 +1,150 @@
+"""What a second run does: exactly what the change demands, and after no change nothing at all."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from build.small_image import OTHER, Place, convert, snapshot, write
+
+from sconify_cache import stat as stat_room
+from sconify_dodo.plan import ALL
+from sconify_tasks import world as world_room
+
+EVERY_STEP = {step.name for step in ALL}
+# Steps that look at the native image, and whatever depends on its identity.
+LOOKS_AT_NATIVE = {"inspect", "binary", "files", "libraries", "image"}
+
+
+class CountingStatCache(stat_room.StatCache):
+    """Counts the files that must be hashed because their stat is not known."""
+
+    hashed = 0
+
+    def lookup(self, path, found):
+        known = super().lookup(path, found)
+        type(self).hashed += known is None
+        return known
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    monkeypatch.setattr(CountingStatCache, "hashed", 0)
+    monkeypatch.setattr(world_room, "StatCache", CountingStatCache)
+    return CountingStatCache
+
+
+def test_a_first_run_runs_every_step_once(native, place):
+    outcome = convert(native, place, jobs=2)
+    assert outcome.code == 0
+    assert sorted(outcome.started) == sorted(EVERY_STEP)
+
+
+def test_a_second_run_runs_no_step_hashes_no_file_and_writes_nothing(native, place, counting):
+    assert convert(native, place).code == 0
+    assert counting.hashed > 0
+    before, counting.hashed = snapshot(place.folder, native), 0
+    outcome = convert(native, place)
+    assert outcome.code == 0
+    assert outcome.started == []
+    assert counting.hashed == 0
+    changed = {path for path, found in snapshot(place.folder, native).items() if found != before.get(path)}
+    # SQLite's -wal and -shm come and go while a database in WAL mode is read.
+    assert changed <= {str(place.cache / "actions"), str(place.state / "cas")}
+    assert snapshot(place.folder, native).keys() == before.keys()
+
+
+def test_one_changed_protected_file_runs_what_depends_on_it(native, place):
+    convert(native, place)
+    write(native / "app" / "secret", b"changed")
+    assert convert(native, place).ran == LOOKS_AT_NATIVE | {
+        *("encrypt", "manifest", "verify", "policy", "deliver", "resources", "upload")
+    }
+
+
+def test_one_changed_plain_file_encrypts_nothing_and_leaves_the_session_alone(native, place):
+    convert(native, place)
+    session = place.session.read_bytes()
+    write(native / "plain" / "readme", b"changed")
+    assert convert(native, place).ran == LOOKS_AT_NATIVE | {"copy", "verify", "deliver", "resources", "upload"}
+    assert place.session.read_bytes() == session
+
+
+def test_a_changed_file_that_nothing_selects_changes_no_output(native, place):
+    write(native / "unused", b"one")
+    convert(native, place)
+    digest = place.image_digest()
+    write(native / "unused", b"two")
+    assert convert(native, place).ran == LOOKS_AT_NATIVE
+    assert place.image_digest() == digest
+
+
+def test_one_changed_variable_of_the_session_makes_no_new_image(native, place):
+    convert(native, place)
+    digest = place.image_digest()
+    assert convert(native, place, env=("MORE=1",)).ran == {"binary", "libraries", "policy", "resources", "upload"}
+    assert place.image_digest() == digest
+    assert b"MORE" in place.session.read_bytes()
+
+
+def test_another_heap_measures_again_and_encrypts_nothing(native, place):
+    convert(native, place)
+    assert convert(native, place, heap=2 << 30).ran == {
+        *("sign", "sconify", "image", "verify", "policy", "deliver", "resources", "upload")
+    }
+
+
+def test_only_the_hash_of_a_changed_file_is_taken_again(native, place, counting):
+    convert(native, place)
+    write(native / "app" / "sub" / "other", OTHER + b"more")
+    counting.hashed = 0
+    convert(native, place)
+    assert counting.hashed == 1
+
+
+def test_a_return_to_what_was_built_before_runs_only_what_delivers(native, place):
+    convert(native, place)
+    digest = place.image_digest()
+    convert(native, place, heap=2 << 30)
+    assert place.image_digest() != digest
+    outcome = convert(native, place)
+    assert outcome.ran == {"deliver", "resources", "upload"}
+    assert place.image_digest() == digest
+
+
+def test_steps_that_fail_are_not_recorded_and_those_before_them_are(native, place):
+    place.layout.write_bytes(b"a file stands where the layout should be")
+    failed = convert(native, place)
+    assert failed.code == 1
+    assert set(failed.failures) == {"deliver"}
+    place.layout.unlink()
+    assert convert(native, place).ran <= {"deliver", "resources", "upload"}
+
+
+def test_a_run_holds_the_stores_lease_while_steps_run_and_gives_it_back(native, place):
+    from sconify_cache.gc import running
+
+    leases: list[int] = []
+    store = place.cache / "store"
+    convert(native, place, react=lambda _event: leases.append(len(running(store))))
+    assert leases
+    assert set(leases[1:]) == {1}
+    assert running(store) == ()
+
+
+def test_what_a_killed_run_left_in_the_store_goes_with_the_next_run(native, place):
+    convert(native, place)
+    left = place.cache / "store" / "tmp" / "12345-0011223344556677"
+    left.mkdir()
+    (left / "half-written").write_bytes(b"x")
+    left.with_name(left.name + ".lease").write_bytes(b"0 pid 12345\n")
+    assert convert(native, place).started == []
+    assert not left.exists()
+
+
+def test_the_databases_hold_no_protected_content_environment_or_command(native, place: Place):
+    convert(native, place, env=("TOKEN=marker-of-an-env-option",))
+    for file in (place.cache / "actions" / "cache.db", place.cache / "doit.db"):
+        with sqlite3.connect(file) as database:
+            text = "\n".join(database.iterdump())
+        assert "marker-of" not in text, file
