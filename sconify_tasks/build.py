@@ -182,10 +182,11 @@ class Build:
         return self.settled[step][output]
 
     def _input_id(self, source: str) -> str:
-        """Name an input by its digest; what a secret step yielded, by a keyed one."""
+        """Name an input by its digest; what a secret step yielded, and the native image itself, by a keyed one."""
         value = self._input(source)
         upstream = source.partition(".")[0]
-        if any(step.secret for step in self.steps if step.name == upstream):
+        # An identity covers the protected files: from an unkeyed one their content could be guessed.
+        if source == "external.native" or any(step.secret for step in self.steps if step.name == upstream):
             return "keyed:" + secret_id(self.world.keys.component_key(), value)
         return value if isinstance(value, Digest) else facts_digest(value)
 

@@ -64,7 +64,7 @@ def _read_private(path: Path) -> bytes:
 
 def _create_once(path: Path, content: bytes) -> None:
     """Create `path` whole or not at all; two builds that start together agree on the first one's key."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
         file.flush()

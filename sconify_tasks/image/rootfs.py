@@ -70,6 +70,8 @@ class RootfsSource:
             raise UnavailableError(msg, hint="name a folder that holds a root file system") from error
         self._config = _read_config(Path(f"{self._folder}.json"), platform)
         self._identity = ""
+        # What the identity speaks of: whatever is read later must still be that.
+        self._identified: dict[bytes, tuple[int, ...]] = {}
         self._lock = Lock()
 
     @property
@@ -100,6 +102,7 @@ class RootfsSource:
         with self._parent(path) as (parent, name):
             found = _lstat(parent, name) if parent is not None else None
             known = found is not None and stat.S_IFMT(found.st_mode) in _KINDS
+            self._check_unchanged(path, found if known else None)
             return _entry(path, found, parent, name) if known and found and parent is not None else None
 
     def listdir(self, path: bytes) -> list[bytes]:
@@ -160,6 +163,11 @@ class RootfsSource:
             total.update(_line(seen.entry, content))
         return total.hexdigest()
 
+    def _check_unchanged(self, path: bytes, found: os.stat_result | None) -> None:
+        """Raise where a path is no longer what the identity was taken of: records are filed under it."""
+        if self._identified and self._identified.get(path) != (found and _fingerprint(found)):
+            raise _changed(path)
+
     def _in_layer_order(self) -> Iterator[tuple[Entry, BinaryIO | None]]:
         entries = sorted((seen.entry for seen in self._descend([b"/"])), key=order_key)
         for entry in entries:
@@ -199,6 +207,7 @@ class RootfsSource:
                     msg = f"{shown(root)} does not exist in {self.name}"
                     raise UsageError(msg, hint="check the path, or leave it out")
                 for seen in _below(parent, name, root, found):
+                    self._check_unchanged(seen.entry.path, seen.stat)
                     yield _link(seen, inodes)
 
     @contextmanager
@@ -310,7 +319,7 @@ def _link(seen: _Seen, inodes: dict[tuple[int, int], bytes]) -> _Seen:
 
 @contextmanager
 def _open(parent: int, name: bytes, found: os.stat_result, path: bytes) -> Iterator[BinaryIO]:
-    """Open the file that was seen, and no other that was put there since."""
+    """Open the file that was seen, and no other that was put there since. Raises in the end if it was written to meanwhile."""
     try:
         fd = os.open(name, _FILE, dir_fd=parent)
     except OSError as error:
@@ -320,6 +329,13 @@ def _open(parent: int, name: bytes, found: os.stat_result, path: bytes) -> Itera
         if (now.st_dev, now.st_ino, now.st_size) != (found.st_dev, found.st_ino, found.st_size):
             raise _changed(path)
         yield file
+        if _fingerprint(os.fstat(fd)) != _fingerprint(found):
+            raise _changed(path)
+
+
+def _fingerprint(found: os.stat_result) -> tuple[int, ...]:
+    """What a write, a chmod or a replacement changes; the kernel alone sets the change time."""
+    return (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _blake3(seen: _Seen) -> Digest:

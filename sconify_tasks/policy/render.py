@@ -12,7 +12,6 @@ from sconify_tasks.policy.model import (
     ALL_ADVISORIES,
     AccessPolicy,
     Attestation,
-    MrEnclave,
     Security,
     Service,
     Session,
@@ -21,6 +20,7 @@ from sconify_tasks.policy.model import (
     Variant,
 )
 from sconify_tasks.policy.yaml_text import Quoted, dump, values
+from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.yaml_nodes import load
 
 _TCB_TOLERATIONS = ("hyperthreading", "insecure-igpu", "outdated-tcb", "software-hardening-needed", "insecure-configuration")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.names import STUB_PATH, X_DIRECTORY, stored_path
@@ -93,12 +94,13 @@ def _known(context: Context) -> dict[bytes, Sealed]:
     previous, store = context.previous, context.world.store
     if previous is None or not {"layer", "index"} <= previous.blobs.keys():
         return {}
-    if not store.has(previous.blobs["layer"]) or not store.has(previous.blobs["index"]):
+    try:
+        index: dict[str, Any] = json.loads(store.get(previous.blobs["index"]))
+        path = store.path(previous.blobs["layer"])
+    except MissingBlobError:
         return {}
-    index: dict[str, Any] = json.loads(store.get(previous.blobs["index"]))
     if index["key_id"] != context.text("key_id"):
         return {}
-    path = store.path(previous.blobs["layer"])
     return {
         bytes.fromhex(content_id): Sealed(
             salt=bytes.fromhex(salt), content=FileRange(path=path, offset=offset, length=sealed_size(size))

@@ -5,8 +5,11 @@ The folder is enough to make the image again without this tool. The session hold
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sconify_tasks.assembled import INPUTS, assembled
@@ -20,34 +23,40 @@ def run(context: Context) -> Outputs:
     folder, session = _places(context)
     text = context.world.store.get(context.blob("session"))
     image = assembled(context)
+    text_of_dockerfile = dockerfile(context.options.text("base"), image)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         session.parent.mkdir(parents=True, exist_ok=True)
-        names = [_layer(folder, number, layer) for number, layer in enumerate(image.layers)]
-        _write(folder / "Dockerfile", dockerfile(context.options.text("base"), image, names).encode(), mode=0o644)
-        _write(session, text, mode=0o600)
+        with _locked(folder):
+            names = [_layer(folder, number, layer) for number, layer in enumerate(image.layers)]
+            _write(folder / "Dockerfile", text_of_dockerfile.encode(), mode=0o644)
+            _write(session, text, mode=0o600)
     except OSError as error:
         raise SconifyError(f"build resources can't be written to {error.filename}: {error.strerror}") from error
-    return Outputs(facts={"layers": tuple(names)})
+    sizes = [[name, layer.size] for name, layer in zip(names, image.layers, strict=True)]
+    return Outputs(facts={"dockerfile": text_of_dockerfile, "layers": sizes})
 
 
 def holds(context: Context, outputs: Outputs) -> bool:
-    """Whether the files are still there; the session byte for byte."""
+    """Whether the files are still there: session and Dockerfile byte for byte, the layers in their length."""
     folder, session = _places(context)
-    names = outputs["layers"]
-    assert isinstance(names, list)
+    layers = outputs["layers"]
+    assert isinstance(layers, (list, tuple))
     try:
-        written = session.read_bytes() == context.world.store.get(context.blob("session"))
-    except OSError:
+        return (
+            session.read_bytes() == context.world.store.get(context.blob("session"))
+            and (folder / "Dockerfile").read_text() == outputs["dockerfile"]
+            and all((folder / str(name)).stat().st_size == size for name, size in layers)  # type: ignore[misc, str-unpack]
+        )
+    except (OSError, UnicodeDecodeError):
         return False
-    return written and all((folder / str(name)).exists() for name in ("Dockerfile", *names))
 
 
-def dockerfile(base: str, image: BuiltImage, layers: list[str]) -> str:
+def dockerfile(base: str, image: BuiltImage) -> str:
     """A Dockerfile that adds our layers to the base and sets what the config sets."""
     config = json.loads(image.config)["config"]
     lines = [f"FROM {base}"]
-    lines += [f"ADD {name} /" for name in layers]
+    lines += [f"ADD {_layer_name(number, layer)} /" for number, layer in enumerate(image.layers)]
     lines += [f"ENV {name}={json.dumps(value)}" for name, _, value in (item.partition("=") for item in config["Env"])]
     lines += [f"USER {config['User']}"] if config.get("User") else []
     lines += [f"EXPOSE {port}" for port in sorted(config.get("ExposedPorts", {}))]
@@ -68,7 +77,7 @@ def _layer(folder: Path, number: int, layer: Layer) -> str:
     """Put a layer beside the Dockerfile, without copying its bytes where the file system can share them."""
     import shutil
 
-    name = f"layer-{number}-{layer.diff_id.removeprefix('sha256:')[:16]}.tar"
+    name = _layer_name(number, layer)
     target = folder / name
     if target.exists() and target.stat().st_size == layer.size:
         return name
@@ -84,11 +93,28 @@ def _layer(folder: Path, number: int, layer: Layer) -> str:
     return name
 
 
+def _layer_name(number: int, layer: Layer) -> str:
+    return f"layer-{number}-{layer.diff_id.removeprefix('sha256:')[:16]}.tar"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other builds out of the folder: a temporary file in it is then a dead one's."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, content: bytes, *, mode: int) -> None:
     """Write a file whole or not at all, with its mode from the first byte on."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        # Made here, or refused: no link that was put there is followed, no looser mode is taken over.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)
         temporary.replace(path)
     finally:
@@ -97,7 +123,7 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
 
 STEP = Step(
     name="resources",
-    version=1,
+    version=2,
     run=run,
     holds=holds,
     inputs={**INPUTS, "session": "policy.session", "folder": "external.resources", "verified": "verify.protected"},

@@ -28,8 +28,8 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.sconified import write_sconified
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.sgxs import measure
-from sconify_tasks.sgx.sigstruct import build_sigstruct
 from sconify_tasks.sgx.signer import debug_signer
+from sconify_tasks.sgx.sigstruct import build_sigstruct
 
 KEY = bytes(range(32))
 FILE_INFO = b"sconify/file/1"

@@ -1,6 +1,5 @@
 """The runtime as PID 1 of real containers: as root, and as a user without any privilege on a read-only root."""
 
-import io
 import os
 import subprocess
 import tarfile
@@ -61,13 +60,12 @@ def image(lower, tmp_path_factory, runtime_binary, services):
     tree.put("/app/tool", "#!/usr/bin/python3 -B\nprint('tool', open('/app/secret.txt').read())\n", 0o755)
     tree.convert()
     name = "sconify-runtime-test:1"
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(lower, arcname=".", filter=lambda info: None if tree.at(info.name).is_file() else info)
-        archive.add(tree.upper, arcname=".", filter=lambda info: None if info.isdir() and (lower / info.name).is_dir() else info)
-    imported = subprocess.run(
-        ["docker", "-H", HOST, "import", "-c", f'ENTRYPOINT ["{PYTHON}"]', "-", name], input=out.getvalue(), capture_output=True, check=False
-    )
+    merged = tmp_path_factory.mktemp("merged")
+    for layer in (lower, tree.upper):
+        subprocess.run(["cp", "-a", f"{layer}/.", str(merged)], check=True)
+    with subprocess.Popen(["tar", "-C", str(merged), "-c", "."], stdout=subprocess.PIPE) as archive:
+        command = ["docker", "-H", HOST, "import", "-c", f'ENTRYPOINT ["{PYTHON}"]', "-", name]
+        imported = subprocess.run(command, stdin=archive.stdout, capture_output=True, check=False)
     assert imported.returncode == 0, imported.stderr
     service = dict(cas.service)
     yield name, service
