@@ -79,7 +79,7 @@ class World:
 
         folder = os.fsencode(Path(source.removeprefix("dir:")).absolute())
         generation = Digest(blake3(b"sconify/dir-identity/1").hexdigest())
-        file = self.environment.cache / "stat.db"
+        file = self.environment.cache / "stat" / "stat.db"
         found = StatCache(file, generation=generation, roots=(folder,), now=lambda: int(self.now().timestamp() * 10**9))
         self._stat_caches.append(found)
         return found
@@ -117,6 +117,8 @@ def open_world(environment: Environment, *, project: str, events: Stream, root_k
 
     The state folder and the root key in it are made when there is none yet.
     """
+    for folder in (environment.state, environment.cache):
+        _make(folder)
     root = load_root_key(environment.state, given=environment.root_key, file=root_key_file)
     keys = Keys(root=root, project=project)
     store = LocalStore(environment.cache / "store")
@@ -128,6 +130,15 @@ def open_world(environment: Environment, *, project: str, events: Stream, root_k
         actions=ActionCache(environment.cache / "actions", mac_key=keys.record_key()),
         events=events,
     )
+
+
+def _make(folder: Path) -> None:
+    """Make a folder for its owner alone; one that is there keeps its mode, as it may hold other things of the user's."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "choose another with --state and --cache, or SCONIFY_STATE and SCONIFY_CACHE"
+        raise StoreError(f"{folder} can't be made: {error.strerror}", hint=hint) from error
 
 
 def _connect(environment: Environment) -> DockerClient:

@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path
     )
     for warning in (*parsed.warnings, *check(options)):
         screen.warn(warning)
-    screen.command(("sconify_image", *arguments))
+    screen.command(("sconify_image", *_masked(arguments)))
 
     from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder
     from sconify_dodo.front import run as build
@@ -72,3 +72,18 @@ def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path
     finally:
         world.close()
     return code
+
+
+def _masked(arguments: Sequence[str]) -> list[str]:
+    """The command line without the values of secret options: what is shown ends up in logs."""
+    from sconify_tasks.option_table import OPTIONS
+    from sconify_tasks.policy.mask import MASKED
+
+    secret = {f"--{name}" for option in OPTIONS if option.secret for name in (option.name, *option.aliases, *option.former)}
+    words: list[str] = []
+    waits = False
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        words.append(MASKED if waits else f"{name}={MASKED}" if name in secret and equals else word)
+        waits = not waits and word in secret
+    return words

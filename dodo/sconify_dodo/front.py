@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
-from sconify_tasks.build import Build
+from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
-from sconify_tasks.errors import UsageError
-from sconify_tasks.events import Detail, Warned
+from sconify_tasks.errors import SconifyError, UsageError
+from sconify_tasks.events import Detail, StepFailed, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
@@ -71,6 +71,7 @@ def make_build(world: World, order: Order) -> Build:
         "epoch": lambda: world.environment.epoch,
         "session": lambda: full_session_name(world, options),
         "embedded_pin": lambda: _embedded_pin(world, options),
+        "cas_roots": lambda: _cas_roots(options),
         "template": lambda: _template(options),
         "resources": lambda: str(order.resources),
     }
@@ -105,16 +106,36 @@ def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug
 
 
 def _run(world: World, builds: Mapping[str, Build], *, jobs: int, keep_going: bool, debug: bool) -> int:
-    if not any(build.plan() for build in builds.values()):
-        return 0
+    stale, failed = _plan(world, builds, keep_going=keep_going)
+    if not stale:
+        return failed
     from sconify_dodo.tasks import run_tasks, tasks_for
 
-    # What was found before the lease was taken may have been pruned since.
+    # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
-        stale = {name: (build, build.plan()) for name, build in builds.items()}
-        stale = {name: (build, misses) for name, (build, misses) in stale.items() if misses}
+        stale, _ = _plan(world, {name: builds[name] for name in stale}, keep_going=keep_going)
         state = world.environment.cache / "doit.db"
-        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug) or failed
+
+
+def _plan(
+    world: World, builds: Mapping[str, Build], *, keep_going: bool
+) -> tuple[dict[str, tuple[Build, tuple[Miss, ...]]], int]:
+    """What is stale, by image; and the exit code of the first image whose plan fails, where the others go on all the same."""
+    stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
+    failed = 0
+    for name, build in builds.items():
+        try:
+            misses = build.plan()
+        except SconifyError as error:
+            if not keep_going:
+                raise
+            world.events.emit(StepFailed(image=name, step="plan", message=str(error)))
+            failed = failed or error.exit_code
+        else:
+            if misses:
+                stale[name] = (build, misses)
+    return stale, failed
 
 
 def _warn_of_simulation(world: World, orders: list[Order]) -> None:
@@ -161,6 +182,18 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
         )
 
     return OpenedSource(open_image)
+
+
+def _cas_roots(options: Options) -> JSON:
+    """The roots that a remote CAS is attested under, by content: another file under the same name is another root."""
+    if options["cas"] is None:
+        return None
+    from hashlib import sha256
+
+    try:
+        return [sha256(Path(path).read_bytes()).hexdigest() for path in options.texts("cas-root")]
+    except OSError as error:
+        raise UsageError(f"--cas-root={error.filename} can't be read: {error.strerror}") from None
 
 
 def _template(options: Options) -> JSON:

@@ -158,9 +158,12 @@ class RootfsSource:
 
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())
+        looked_at = {}
         for seen in self._descend([b"/"]):
             content = self._content_id(seen) if seen.entry.kind is Kind.FILE else ""
             total.update(_line(seen.entry, content))
+            looked_at[seen.entry.path] = _fingerprint(seen.stat)
+        self._identified = looked_at
         return total.hexdigest()
 
     def _check_unchanged(self, path: bytes, found: os.stat_result | None) -> None:
@@ -203,6 +206,8 @@ class RootfsSource:
         for root in roots:
             with self._parent(root) as (parent, name):
                 found = _lstat(parent, name) if parent is not None else None
+                if found is None or stat.S_IFMT(found.st_mode) in _KINDS:
+                    self._check_unchanged(root, found)
                 if parent is None or found is None:
                     msg = f"{shown(root)} does not exist in {self.name}"
                     raise UsageError(msg, hint="check the path, or leave it out")

@@ -1,4 +1,4 @@
-"""A session fit to be shown: its shape, without its keys, its environment's values and its secrets."""
+"""A session fit to be shown: its shape, without its keys, its commands' arguments, its environment's values and its secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_OF_A_SECRET = {"name", "kind", "size", "key_type", "migrate", "endpoint",
 
 
 def mask(text: str) -> str:
-    """Return the session's text with keys, environment values and secret values masked. UsageError where it is not YAML."""
+    """Return the session's text with keys, arguments, environment and secret values masked. UsageError where it is not YAML."""
     top = load(text, name="session").mapping("a session")
     shown = {key: _secrets(values(node)) if key == "secrets" else _walk(values(node)) for key, node in top.items()}
     return dump(shown)
@@ -34,6 +34,10 @@ def _walk(value: Any) -> Any:
 def _one(key: str, value: Any) -> Any:
     if key == "environment":
         return dict.fromkeys(value, MASKED) if isinstance(value, Mapping) else MASKED
+    if key == "command":
+        # Passwords travel in arguments; which program is started is no secret.
+        program, space, _ = value.partition(" ") if isinstance(value, str) else ("", " ", "")
+        return f"{program} {MASKED}".strip() if space else program
     return MASKED if key in _MASKED_KEYS and value is not None else _walk(value)
 
 

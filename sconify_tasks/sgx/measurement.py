@@ -18,7 +18,7 @@ class MrEnclave(str):
     def __new__(cls, value: str) -> Self:
         """Raise ValueError for anything else."""
         if not _HEX.match(value):
-            raise ValueError(f"not a measurement (64 hex digits, lower case): {value[:90]!r}")
+            raise ValueError(f"not an MRENCLAVE (64 hex digits): {value[:90]!r}")
         return super().__new__(cls, value)
 
 

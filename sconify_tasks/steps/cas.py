@@ -53,7 +53,7 @@ STEP = Step(
     name="cas",
     version=1,
     run=run,
-    inputs={"embedded": "external.embedded_pin"},
+    inputs={"embedded": "external.embedded_pin", "roots": "external.cas_roots"},
     reads=OPTIONS | {"disable-session-upload"},
     secret=True,
 )

@@ -33,8 +33,8 @@ def run(context: Context) -> Outputs:
             _write(session, text, mode=0o600)
     except OSError as error:
         raise SconifyError(f"build resources can't be written to {error.filename}: {error.strerror}") from error
-    sizes = [[name, layer.size] for name, layer in zip(names, image.layers, strict=True)]
-    return Outputs(facts={"dockerfile": text_of_dockerfile, "layers": sizes})
+    layers = tuple((name, layer.size) for name, layer in zip(names, image.layers, strict=True))
+    return Outputs(facts={"dockerfile": text_of_dockerfile, "layers": layers})
 
 
 def holds(context: Context, outputs: Outputs) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,13 @@ class Place:
 
     def variables(self, **more: str) -> dict[str, str]:
         return {"HOME": str(self.home), "PATH": os.environ["PATH"], "SCONIFY_ROOT_KEY": ROOT_KEY, **more}
+
+    def beside(self, folder: Path) -> Place:
+        """Another place of the same user: the CAS and who speaks to it are inputs, so they come along."""
+        other = Place(folder=folder)
+        shutil.copytree(self.state / "cas", other.state / "cas")
+        shutil.copytree(self.home / ".cas", other.home / ".cas")
+        return other
 
     def image_digest(self) -> str:
         (entry,) = json.loads((self.layout / "index.json").read_text())["manifests"]

@@ -233,7 +233,7 @@ def test_a_measurement_is_lower_case_hex():
     text = f"name: s\nversion: '0.3'\nservices: [{{name: a, command: x, mrenclaves: [{'AB' * 32}]}}]\n"
 
     assert parse_session(text).services[0].mrenclaves == ("ab" * 32,)
-    with pytest.raises(ValueError, match="not a measurement"):
+    with pytest.raises(ValueError, match="not an MRENCLAVE"):
         MrEnclave("AB" * 32)
 
 

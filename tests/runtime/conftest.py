@@ -33,7 +33,17 @@ def runtime_binary() -> Path:
     binary = out / "runtime-amd64"
     with (out / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [find_go(), "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", str(binary), "./cmd/runtime"]
+        command = [
+            find_go(),
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags",
+            "-s -w -buildid=",
+            "-o",
+            str(binary),
+            "./cmd/runtime",
+        ]
         subprocess.run(command, cwd=MODULE, env=go_environment("amd64"), check=True)
     return binary
 
@@ -49,7 +59,9 @@ def services() -> tuple[FakeCas, FakeLas]:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, runtime_binary: Path, python_closure: list[str], services: tuple[FakeCas, FakeLas]) -> Iterator[Callable[..., Tree]]:
+def tree(
+    tmp_path: Path, runtime_binary: Path, python_closure: list[str], services: tuple[FakeCas, FakeLas]
+) -> Iterator[Callable[..., Tree]]:
     """Make trees; `/app` is encrypted and Python the program unless told otherwise."""
     if os.geteuid() != 0:
         missing("root: the tests mount an overlay to run programs in")

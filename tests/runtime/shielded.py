@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import posixpath
 import shutil
 import stat
 import subprocess
@@ -91,12 +92,12 @@ class Tree:
         for entry in entries.values():
             if entry.meta.kind is Kind.FILE and entry.protection is Protection.ENCRYPTED:
                 self._store(entry)
-        if self.runtime_needed(entries):
-            self.put("/fspf/stub", self.runtime, 0o755)
         self._sconify(original, protected=protected)
         if entries:
             regions = [Region(path=b"/", protection=Protection.NONE)]
-            regions += [Region(path=path.encode(), protection=CLASSES[name]) for path, name in self.regions.items() if path != "/"]
+            regions += [
+                Region(path=path.encode(), protection=CLASSES[name]) for path, name in self.regions.items() if path != "/"
+            ]
             if "/" in self.regions:
                 regions[0] = Region(path=b"/", protection=CLASSES[self.regions["/"]])
             manifest = Manifest(regions=Regions.of(regions), entries=tuple(entries[path] for path in sorted(entries)))
@@ -105,15 +106,17 @@ class Tree:
             self.cas.service |= {"fspf_path": "/fspf/fs.fspf", "fspf_key": KEY.hex(), "fspf_tag": fspf_tag(stored).hex()}
         self.cas.service |= {"command": self.command, "environment": self.environment, "pwd": self.pwd}
 
-    def runtime_needed(self, entries: Mapping[bytes, ManifestEntry]) -> bool:
-        return any(entry.flags & Flag.STORED_X for entry in entries.values())
-
     def _store(self, entry: ManifestEntry) -> None:
         path = entry.path.decode()
         sealed = seal(KEY, FILE_INFO, self.native(path).read_bytes())
         if entry.flags & Flag.STORED_X:
             self.put(f"/fspf/x/{x_name(KEY, entry.content)}", sealed)
-            self.put(path, self.runtime, 0o755)
+            target = self.at(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            if not self.at("/fspf/stub").exists():
+                self.put("/fspf/stub", self.runtime, 0o755)
+            os.link(self.at("/fspf/stub"), target)
         else:
             self.put(path, sealed, entry.meta.mode)
 
@@ -131,11 +134,16 @@ class Tree:
             contents[".sconify.elf"] = original
         out = io.BytesIO()
         write_sconified(self.runtime, out, contents)
+        self.at(self.binary).unlink(missing_ok=True)
         self.put(self.binary, out.getvalue(), 0o755)
 
-    def run(self, *, env: Mapping[str, str] | None = None, uid: int = 0, timeout: float = 20, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *, env: Mapping[str, str] | None = None, uid: int = 0, timeout: float = 20, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run the entry binary as PID 1 of a chroot."""
-        return subprocess.run(self.arguments(env or {}, uid), capture_output=True, text=True, timeout=timeout, check=False, **more)
+        return subprocess.run(
+            self.arguments(env or {}, uid), capture_output=True, text=True, timeout=timeout, check=False, **more
+        )
 
     def arguments(self, env: Mapping[str, str], uid: int = 0) -> list[str]:
         root, work = self.folder / "root", self.folder / "work"
@@ -162,7 +170,7 @@ def _entries(tree: Tree) -> dict[bytes, ManifestEntry]:
     """The manifest's entries: everything below protected regions, the closure, the binary, and all their ancestors."""
     entries: dict[bytes, ManifestEntry] = {}
     for region, name in tree.regions.items():
-        if name != "plain" and region != "/":
+        if name != "plain":
             _walk(tree, region, entries)
     for path in [*tree.closure, tree.binary]:
         for link, target in _links(tree, path):
@@ -191,18 +199,20 @@ def _walk(tree: Tree, path: str, entries: dict[bytes, ManifestEntry]) -> None:
     entries[path.encode()] = _entry(tree, path, Flag(0))
     native = tree.native(path)
     if native.is_dir() and not native.is_symlink():
-        names = set(os.listdir(native))
+        names = {item.name for item in native.iterdir()}
         lower = Path(tree.lower) / path.lstrip("/")
         if lower.is_dir():
-            names |= set(os.listdir(lower))
+            names |= {item.name for item in lower.iterdir()}
         for name in names:
-            _walk(tree, f"{path}/{name}", entries)
+            _walk(tree, f"{path.rstrip('/')}/{name}", entries)
 
 
 def _entry(tree: Tree, path: str, flags: Flag) -> ManifestEntry:
     native = tree.native(path)
     details = native.lstat()
-    kind = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIR, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFIFO: Kind.FIFO}[stat.S_IFMT(details.st_mode)]
+    kind = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIR, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFIFO: Kind.FIFO}[
+        stat.S_IFMT(details.st_mode)
+    ]
     region = _region(tree, path)
     protection = region or (Protection.AUTHENTICATED if kind is Kind.FILE else Protection.NONE)
     if kind is Kind.FILE and protection is Protection.ENCRYPTED and details.st_mode & 0o111:
@@ -211,7 +221,7 @@ def _entry(tree: Tree, path: str, flags: Flag) -> ManifestEntry:
         flags &= ~Flag.PINNED
     meta = Entry(
         path=path.encode(), kind=kind, mode=details.st_mode & 0o7777, uid=details.st_uid, gid=details.st_gid, mtime=details.st_mtime_ns,
-        size=details.st_size if kind is Kind.FILE else 0, target=os.readlink(native).encode() if kind is Kind.SYMLINK else b"",
+        size=details.st_size if kind is Kind.FILE else 0, target=bytes(native.readlink()) if kind is Kind.SYMLINK else b"",
     )  # fmt: skip
     content = hashlib.sha256(native.read_bytes()).digest() if kind is Kind.FILE else b""
     return ManifestEntry(meta=meta, protection=protection, flags=flags, content=content)
@@ -223,16 +233,16 @@ def _links(tree: Tree, path: str) -> Iterable[tuple[str, str]]:
         current = f"{current}/{name}"
         native = tree.native(current)
         if native.is_symlink():
-            target = os.readlink(native)
+            target = str(native.readlink())
             yield current, target
             rest = path[len(current) :]
-            yield from _links(tree, os.path.normpath(os.path.join(os.path.dirname(current), target)) + rest)
+            yield from _links(tree, posixpath.normpath(posixpath.join(posixpath.dirname(current), target)) + rest)
             return
 
 
 def _resolve(tree: Tree, path: str) -> str:
     for link, target in _links(tree, path):
-        return _resolve(tree, os.path.normpath(os.path.join(os.path.dirname(link), target)) + path[len(link) :])
+        return _resolve(tree, posixpath.normpath(posixpath.join(posixpath.dirname(link), target)) + path[len(link) :])
     return path
 
 

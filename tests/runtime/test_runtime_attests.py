@@ -67,7 +67,12 @@ def test_a_modified_original_refuses_to_start(run_python):
 
 @pytest.mark.parametrize(
     ("variable", "value", "option"),
-    [("SCONE_HEAP", "2G", "--heap=2G"), ("SCONE_ALLOW_DLOPEN", "2", "--dlopen=2"), ("SCONE_FORK", "1", "--fork=1"), ("SCONE_HEAP", "x", "--heap=x")],
+    [
+        ("SCONE_HEAP", "2G", "--heap=2G"),
+        ("SCONE_ALLOW_DLOPEN", "2", "--dlopen=2"),
+        ("SCONE_FORK", "1", "--fork=1"),
+        ("SCONE_HEAP", "x", "--heap=x"),
+    ],
 )
 def test_a_variable_that_contradicts_the_measurement_stops_the_start(run_python, variable, value, option):
     done = run_python(SOURCE, env={variable: value})
@@ -120,7 +125,9 @@ def test_a_service_setting_that_the_runtime_does_not_know_is_refused(tree, servi
 
 
 def test_another_manifest_than_the_sessions_is_refused(run_python):
-    done = run_python(SOURCE, tamper=lambda tree: tree.at("/fspf/fs.fspf").write_bytes(tree.at("/fspf/fs.fspf").read_bytes()[:-1]))
+    done = run_python(
+        SOURCE, tamper=lambda tree: tree.at("/fspf/fs.fspf").write_bytes(tree.at("/fspf/fs.fspf").read_bytes()[:-1])
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "not the one of the session" in done.stderr
 

@@ -3,9 +3,10 @@
 import os
 import subprocess
 import tarfile
+import uuid
 
 import pytest
-from runtime.shielded import PYTHON
+from runtime.shielded import PYTHON, Tree
 
 HOST = os.environ.get("SCONIFY_TEST_DOCKER_HOST")
 pytestmark = pytest.mark.skipif(not HOST, reason="SKIPPED: SCONIFY_TEST_DOCKER_HOST names no Docker Engine")
@@ -39,42 +40,51 @@ def lower(debian_rootfs, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def image(lower, tmp_path_factory, runtime_binary, services):
-    """A sconified image of one imported layer."""
-    from runtime.shielded import Tree
-
+@pytest.fixture(scope="module", params=["directories", "whole image"])
+def image(request, lower, tmp_path_factory, runtime_binary, services):
+    """A sconified image of one imported layer: some directories protected, or all of it."""
     cas, las = services
-    closure = [
-        f"/usr/lib/x86_64-linux-gnu/{name}"
-        for name in sorted(os.listdir(lower / "usr/lib/x86_64-linux-gnu"))
-        if ".so" in name and (lower / "usr/lib/x86_64-linux-gnu" / name).is_file() and not (lower / "usr/lib/x86_64-linux-gnu" / name).is_symlink()
-    ]
+    cas.service = {}
+    some = {"/app": "encrypted", "/usr/lib/python3.11": "authenticated"}
+    whole = {"/": "encrypted"} | dict.fromkeys(("/dev", "/proc", "/run", "/sys", "/tmp"), "plain")
     tree = Tree(
-        folder=tmp_path_factory.mktemp("image"), runtime=runtime_binary, cas=cas, las=las, lower=str(lower), binary=PYTHON,
-        regions={"/app": "encrypted", "/usr/lib/python3.11": "authenticated"}, closure=[*closure, "/lib64/ld-linux-x86-64.so.2", *_sonames(lower)],
-        command=["python3", "-B", "/app/main.py"], environment={"PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+        folder=tmp_path_factory.mktemp("image"),
+        runtime=runtime_binary,
+        cas=cas,
+        las=las,
+        lower=str(lower),
+        regions=some if request.param == "directories" else whole,
+        closure=["/lib64/ld-linux-x86-64.so.2", *_libraries(lower)],
+        command=["python3", "-B", "/app/main.py"],
+        environment={"PATH": "/usr/bin:/bin"},
+    )
     tree.put("/app/main.py", SOURCE)
     tree.put("/app/secret.txt", "top secret\n")
     tree.put("/app/tool", "#!/usr/bin/python3 -B\nprint('tool', open('/app/secret.txt').read())\n", 0o755)
     tree.convert()
-    name = "sconify-runtime-test:1"
     merged = tmp_path_factory.mktemp("merged")
     for layer in (lower, tree.upper):
         subprocess.run(["cp", "-a", f"{layer}/.", str(merged)], check=True)
+    name = f"sconify-runtime-test-{uuid.uuid4().hex[:8]}:1"
     with subprocess.Popen(["tar", "-C", str(merged), "-c", "."], stdout=subprocess.PIPE) as archive:
         command = ["docker", "-H", HOST, "import", "-c", f'ENTRYPOINT ["{PYTHON}"]', "-", name]
         imported = subprocess.run(command, stdin=archive.stdout, capture_output=True, check=False)
     assert imported.returncode == 0, imported.stderr
-    service = dict(cas.service)
-    yield name, service
+    yield name, dict(cas.service)
     subprocess.run(["docker", "-H", HOST, "rmi", "-f", name], capture_output=True, check=False)
 
 
-def _sonames(lower):
-    folder = lower / "usr/lib/x86_64-linux-gnu"
-    return [f"/usr/lib/x86_64-linux-gnu/{name}" for name in sorted(os.listdir(folder)) if ".so" in name and (folder / name).is_symlink() and (folder / name).is_file()]
+def _libraries(lower):
+    """Every name of a library, be it a file or a link, whether or not /lib is merged into /usr."""
+    found = []
+    for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
+        if (lower / folder).is_dir():
+            found += [
+                f"/{folder}/{name}"
+                for name in sorted(os.listdir(lower / folder))
+                if ".so" in name and (lower / folder / name).is_file()
+            ]
+    return found
 
 
 @pytest.fixture
@@ -84,7 +94,11 @@ def container(image, services):
     cas.service, cas.refusal = service, None
 
     def run(*options, variables=()):
-        environment = {"SCONE_CONFIG_ID": "ns/test/service", "SCONE_CAS_ADDR": f"127.0.0.1:{cas.port}", "SCONE_LAS_ADDR": f"127.0.0.1:{las.port}"}
+        environment = {
+            "SCONE_CONFIG_ID": "ns/test/service",
+            "SCONE_CAS_ADDR": f"127.0.0.1:{cas.port}",
+            "SCONE_LAS_ADDR": f"127.0.0.1:{las.port}",
+        }
         assignments = [word for item in (environment | dict(variables)).items() for word in ("-e", "=".join(item))]
         command = ["docker", "-H", HOST, "run", "--rm", "--network", "host", *assignments, *options, name]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -92,7 +106,9 @@ def container(image, services):
     return run
 
 
-@pytest.mark.parametrize("options", [[], HARDENED, ["--user", "1000"], ["--cap-drop", "ALL"], ["--read-only", "--memory", "96m"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [[], HARDENED, ["--user", "1000"], ["--cap-drop", "ALL"], ["--read-only", "--memory", "96m"]], ids=" ".join
+)
 def test_the_program_runs_in_a_container(container, options):
     done = container(*options)
     uid = 1000 if "--user" in options else 0
@@ -108,7 +124,9 @@ def test_the_hash_is_asked_for_as_scripts_do(container):
 
 def test_an_engine_without_user_notification_is_told(container, tmp_path):
     profile = tmp_path / "profile.json"
-    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["seccomp"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}')
+    profile.write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["seccomp"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}'
+    )
     done = container("--security-opt", f"seccomp={profile}")
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs Linux 5.14 or newer and a seccomp profile that allows seccomp(2)" in done.stderr

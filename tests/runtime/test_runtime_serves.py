@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from runtime.shielded import PYTHON, closure_of
@@ -51,7 +52,7 @@ assert open("/proc/self/comm").read() == "python3\\n" and sys.argv == ["/app/mai
 assert os.environ["PATH"] and "HOST_SECRET" not in os.environ
 print("fine", os.getpid() != 1)
 """,
-        prepare=lambda tree: (tree.at("/app/sub").mkdir(parents=True), os.symlink("../secret.txt", tree.at("/app/sub/link"))),
+        prepare=lambda tree: (tree.at("/app/sub").mkdir(parents=True), tree.at("/app/sub/link").symlink_to("../secret.txt")),
         env={"HOST_SECRET": "1"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine True\n", "")
@@ -138,10 +139,11 @@ if __name__ == "__main__":
 
 
 def _libraries_of_modules() -> list[str]:
-    folder = "/usr/lib/python3.11/lib-dynload"
-    names = [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".so")]
+    names = sorted(map(str, Path("/usr/lib/python3.11/lib-dynload").glob("*.so")))
     listed = subprocess.run(["ldd", *names], capture_output=True, text=True, check=True).stdout
-    return sorted({word for line in listed.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
+    return sorted(
+        {word for line in listed.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")}
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_encrypted_scripts_and_programs_are_started_by_their_paths(run_python, c
         tree.put("/app/tool", compiled(PROGRAM), 0o755)
         tree.put("/app/script", "#!/usr/bin/python3 -B\nimport sys; print(sys.argv, open('/app/secret.txt').read())\n", 0o755)
         tree.put("/app/env-script", "#!/usr/bin/env python3\nprint('by env', open('/app/secret.txt').read())\n", 0o755)
-        os.symlink("tool", tree.at("/app/alias"))
+        tree.at("/app/alias").symlink_to("tool")
 
     done = run_python(
         """
@@ -268,10 +270,12 @@ def test_the_working_directory_is_the_sessions_and_a_missing_one_is_told(run_pyt
 
 
 def test_a_session_that_protects_nothing_still_runs_the_measured_program(tree):
-    made = tree(regions={}, closure=[], command=[PYTHON, "-c", "import sys, subprocess; print(subprocess.call([sys.executable, '-c', 'print(1)']))"])
+    made = tree(
+        regions={},
+        closure=[],
+        command=[PYTHON, "-c", "import sys, subprocess; print(subprocess.call([sys.executable, '-c', 'print(1)']))"],
+    )
     made.convert()
     assert "fspf_key" not in made.cas.service
     done = made.run()
     assert (done.stdout, done.stderr, done.returncode) == ("1\n0\n", "", 0)
-
-

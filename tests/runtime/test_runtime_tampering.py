@@ -2,8 +2,10 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
+from runtime.shielded import PYTHON, closure_of
 
 SECRET = "print(open('/app/secret.txt').read())"
 TRY = """
@@ -75,15 +77,15 @@ def test_a_name_missing_on_the_disk_stops_the_listing(run_python):
 def test_symlinks_planted_or_turned_on_the_disk_lead_nowhere(run_python):
     def prepare(tree):
         tree.put("/app/sub/inner.txt", "inner")
-        os.symlink("sub", tree.at("/app/turned"))
+        tree.at("/app/turned").symlink_to("sub")
 
     def tamper(tree):
         tree.put("/evil/inner.txt", "evil")
         tree.put("/evil/secret.txt", "evil")
         tree.at("/app/turned").unlink()
-        os.symlink("/evil", tree.at("/app/turned"))
+        tree.at("/app/turned").symlink_to("/evil")
         tree.at("/app/sub").rename(tree.at("/app-sub"))
-        os.symlink("/evil", tree.at("/app/sub"))
+        tree.at("/app/sub").symlink_to("/evil")
 
     done = run_python(
         TRY
@@ -94,7 +96,9 @@ print(os.readlink("/app/turned"), attempt(os.chdir, "/app/turned"), attempt(os.c
         prepare=prepare,
         tamper=tamper,
     )
-    assert done.stdout == "Input/output error Input/output error\nsub Input/output error Input/output error Input/output error\n"
+    assert (
+        done.stdout == "Input/output error Input/output error\nsub Input/output error Input/output error Input/output error\n"
+    )
     assert "evil" not in done.stdout
 
 
@@ -102,7 +106,7 @@ def test_a_directory_above_the_protected_one_can_not_be_turned_into_a_link(run_p
     def tamper(tree):
         tree.at("/srv").rename(tree.at("/old"))
         tree.put("/evil/data/file", "evil")
-        os.symlink("/evil", tree.at("/srv"))
+        tree.at("/srv").symlink_to("/evil")
 
     done = run_python(
         TRY + "print(attempt(read, '/srv/data/file'), attempt(os.listdir, '/srv/data'))",
@@ -133,7 +137,7 @@ def test_a_modified_loader_or_libc_stops_the_program(run_python, library):
     real = os.path.realpath(library)
 
     def tamper(tree):
-        tree.put(real, open(real, "rb").read(), 0o755)
+        tree.put(real, Path(real).read_bytes(), 0o755)
         _flip(tree.at(real), 100_000)
 
     done = run_python("print('never')", tamper=tamper)
@@ -157,7 +161,11 @@ def test_a_library_planted_for_the_loader_never_runs(run_python, compiled):
         tree.put("/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v2/libm.so.6", evil, 0o755)
         tree.put("/etc/ld.so.preload", "/evil/libevil.so\n")
 
-    done = run_python("print('good')", tamper=tamper, environment={"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/evil", "LD_PRELOAD": "/evil/libevil.so"})
+    done = run_python(
+        "print('good')",
+        tamper=tamper,
+        environment={"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/evil", "LD_PRELOAD": "/evil/libevil.so"},
+    )
     assert "EVIL" not in done.stdout
     assert "the library /evil/libevil.so was not loaded: it is not in the manifest" in done.stderr
     # The control: without the protection this very library runs.
@@ -188,10 +196,8 @@ def test_dlopen_zero_loads_the_closure_only_and_two_loads_everything(run_python,
 
 
 def _closure_with(module):
-    from runtime.shielded import PYTHON, closure_of
-
-    folder = "/usr/lib/python3.11/lib-dynload"
-    return [*closure_of(PYTHON), *(f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(f"{module}."))]
+    found = Path("/usr/lib/python3.11/lib-dynload").glob(f"{module}.*")
+    return [*closure_of(PYTHON), *map(str, found)]
 
 
 READER = """
@@ -229,7 +235,10 @@ print(subprocess.run(["/bin/sh", "/app/secret.txt", f"/proc/{os.getpid()}/enviro
 
 def test_an_authenticated_program_reads_and_a_changed_one_does_not_start(run_python, compiled):
     reader = compiled(READER)
-    source = TRY + "import subprocess\nprint(attempt(lambda: subprocess.run(['/opt/bin/reader', '/app/secret.txt'], capture_output=True, text=True).stdout))"
+    source = (
+        TRY
+        + "import subprocess\nprint(attempt(lambda: subprocess.run(['/opt/bin/reader', '/app/secret.txt'], capture_output=True, text=True).stdout))"
+    )
 
     def run(tamper, regions=None):
         return run_python(

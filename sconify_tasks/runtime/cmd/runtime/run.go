@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"sconify.local/runtime/internal/attest"
@@ -32,12 +33,14 @@ const (
 // varying are the variables of the container that the program may see: they tell where, not what.
 var varying = []string{"SCONE_LOG", "SCONE_CAS_ADDR", "SCONE_LAS_ADDR", "SCONE_CONFIG_ID"}
 
-// self is what the running file says about itself, checked.
+// self is what the running file says about itself. Until measured() gave nil, measurement is only what was signed: hashing
+// the enclave takes as long as the way to the CAS, so both are done at once, and nothing starts before both are good.
 type self struct {
 	config      *config.Config
-	measurement [32]byte
 	sigstruct   *measure.Sigstruct
-	program     [32]byte
+	measurement [32]byte
+	measured    func() error
+	image       *elfsec.File
 	original    *io.SectionReader
 }
 
@@ -49,6 +52,11 @@ func run(logger *log.Logger) (int, error) {
 	me, err := inspect()
 	if err != nil {
 		return 0, err
+	}
+	if os.Getenv("SCONE_HASH") == "1" || os.Getenv("SCONE_VERSION") == "1" {
+		if err := me.measured(); err != nil {
+			return 0, err
+		}
 	}
 	if os.Getenv("SCONE_HASH") == "1" {
 		fmt.Println(hex.EncodeToString(me.measurement[:]))
@@ -64,9 +72,12 @@ func run(logger *log.Logger) (int, error) {
 	if len(os.Args) > 1 {
 		logger.Print(log.Warning, "arguments of the container are ignored: the session holds the command")
 	}
-	service, err := me.configure(logger)
-	if err != nil {
-		return 0, err
+	service, problem := me.configure(logger)
+	if err := me.measured(); err != nil {
+		return 0, err // a modified binary is the reason of whatever else went wrong
+	}
+	if problem != nil {
+		return 0, problem
 	}
 	manifest, err := me.manifest(service)
 	if err != nil {
@@ -100,34 +111,40 @@ func inspect() (*self, error) {
 	if pages == nil || signature == nil {
 		return nil, errors.New("this is the runtime's stub, started without its supervisor: start the image's entry binary instead")
 	}
-	me := &self{}
+	me := &self{image: image}
 	if me.original, err = image.Section(".sconify.elf"); err != nil {
 		return nil, err
 	}
-	return me, me.verify(image, pages, signature)
+	return me, me.verify(pages, signature)
 }
 
-func (me *self) verify(image *elfsec.File, pages, signature []byte) (err error) {
+func (me *self) verify(pages, signature []byte) (err error) {
 	if me.config, err = config.Parse(pages); err != nil {
 		return modified(err)
 	}
 	if me.sigstruct, err = measure.ParseSigstruct(signature); err != nil {
 		return modified(err)
 	}
-	me.measurement, err = measure.Enclave(image, measure.Layout{
+	if me.config.BinaryFS != "" {
+		return errors.New("the image was built with --binary-fs, which this runtime does not know: rebuild it with --dir")
+	}
+	me.measurement = me.sigstruct.EnclaveHash
+	me.measured = sync.OnceValue(func() error { return me.measure(pages) })
+	go func() { _ = me.measured() }()
+	return nil
+}
+
+func (me *self) measure(pages []byte) error {
+	measured, err := measure.Enclave(me.image, measure.Layout{
 		Config: pages, Threads: me.config.Threads, Heap: me.config.Heap, Stack: me.config.Stack,
 	})
 	if err != nil {
 		return modified(err)
 	}
-	if me.measurement != me.sigstruct.EnclaveHash {
-		return modified(fmt.Errorf("MRENCLAVE is %x, signed was %x", me.measurement, me.sigstruct.EnclaveHash))
+	if measured != me.measurement {
+		return modified(fmt.Errorf("MRENCLAVE is %x, signed was %x", measured, me.measurement))
 	}
-	if me.config.BinaryFS != "" {
-		return errors.New("the image was built with --binary-fs, which this runtime does not know: rebuild it with --dir")
-	}
-	me.program, err = measure.Program(image)
-	return err
+	return nil
 }
 
 func modified(err error) error {
@@ -226,7 +243,7 @@ func (me *self) start(logger *log.Logger, service *attest.Service, manifest *fsp
 		original = me.original
 	}
 	supervisor, err := shield.New(shield.Settings{
-		Manifest: manifest, Key: service.Key, Dlopen: me.config.Dlopen, Original: original, Runtime: me.program,
+		Manifest: manifest, Key: service.Key, Dlopen: me.config.Dlopen, Original: original, Runtime: func() ([32]byte, error) { return measure.Program(me.image) },
 		Unprotected: service.ManifestPath == "", Budget: budget(), Log: logger,
 	})
 	if err != nil {

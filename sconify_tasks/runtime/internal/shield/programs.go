@@ -114,7 +114,11 @@ func (p *programs) openInterpreter(entry *fspf.Entry) (int, error) {
 	if found == nil {
 		return -1, syscall.ENOENT
 	}
-	return p.contents.open(found, 0)
+	fd, err := p.contents.open(found, 0)
+	if err != nil {
+		return -1, fmt.Errorf("its interpreter %s: %w", found.Path, err)
+	}
+	return fd, nil
 }
 
 // openProgram opens a program whose interpreter will be at the given descriptor. A script is opened as it is.

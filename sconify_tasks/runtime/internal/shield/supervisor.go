@@ -31,8 +31,8 @@ type Settings struct {
 	Dlopen int
 	// Original reads the bytes of the original program when the binary carries them.
 	Original Original
-	// Runtime is the digest of the running runtime's segments: who has it may ask for programs.
-	Runtime [32]byte
+	// Runtime returns the digest of the running runtime's segments: who has it may ask for programs.
+	Runtime func() ([32]byte, error)
 	// Unprotected means that the session protects nothing: libraries can't be verified then.
 	Unprotected bool
 	Budget      uint64
@@ -70,8 +70,8 @@ func New(settings Settings) (*Supervisor, error) {
 	s.device = device
 	s.contents = newContents(s)
 	s.programs = newPrograms(s)
-	s.trust = newTrust(s)
-	return s, nil
+	s.trust, err = newTrust(s)
+	return s, err
 }
 
 // Serve starts the workers on a filter's descriptor.
@@ -119,7 +119,7 @@ func (s *Supervisor) dispatch(note notification, buffer *[maxString]byte, hurrie
 	what := byNumber[uint32(note.number)]
 	result := fail(syscall.ENOSYS)
 	if what != nil && note.pid != 0 {
-		result = t.handle(what, hurried)
+		result = t.guardedHandle(what, hurried)
 	}
 	t.close()
 	if result.kind == answerLater {
@@ -131,6 +131,17 @@ func (s *Supervisor) dispatch(note notification, buffer *[maxString]byte, hurrie
 		return
 	}
 	s.listener.reply(note.id, result)
+}
+
+// guardedHandle turns a mistake of ours into an error for one call: a supervisor that dies takes the container with it.
+func (t *target) guardedHandle(what *call, hurried bool) (result answer) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			t.Log.Once(log.Error, "a system call (%d) was refused because of a fault in the runtime: %v; please report it", t.number, problem)
+			result = fail(syscall.EIO)
+		}
+	}()
+	return t.handle(what, hurried)
 }
 
 func (t *target) handle(what *call, hurried bool) answer {
@@ -164,7 +175,7 @@ func (t *target) handle(what *call, hurried bool) answer {
 // place is a resolved argument.
 type place struct {
 	resolve.Result
-	// Verbatim is what the caller passed.
+	// verbatim is what the caller passed.
 	verbatim string
 }
 

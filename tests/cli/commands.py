@@ -1,0 +1,89 @@
+"""The two commands as their users start them: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build.small_image import Place
+
+BIN = Path(sys.executable).parent
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+TIMEOUT = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def errors(self) -> list[str]:
+        """What a user takes for an error message."""
+        return [line for line in self.stderr.splitlines() if line.startswith(("Error:", "error:", "Traceback"))]
+
+
+def variables(place: Place, **more: str) -> dict[str, str]:
+    return place.variables(PATH=f"{BIN}:{os.environ['PATH']}", DOCKER_HOST=NO_ENGINE, TMPDIR=str(temporary(place)), **more)
+
+
+def temporary(place: Place) -> Path:
+    folder = place.folder / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def arguments(native: Path, place: Place, *more: str) -> list[str]:
+    """A complete command line; what `more` says of the same option goes last and wins."""
+    base = [f"--from=dir:{native}", f"--to=oci:{place.layout}:small", "--base=scratch", "--binary=/bin/prog"]
+    return ["sconify_image", *base, "--dir=/app", "--plain=/plain", "--allow-debug-mode", "--disable-pie-check", *more]
+
+
+def run(place: Place, words: Sequence[str], *, env: Mapping[str, str] | None = None, folder: Path | None = None) -> Ended:
+    found = subprocess.run(
+        [BIN / words[0], *words[1:]],
+        cwd=folder or place.folder,
+        env=variables(place, **(env or {})),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    return Ended(code=found.returncode, stdout=found.stdout, stderr=found.stderr)
+
+
+def start(place: Place, words: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BIN / words[0], *words[1:]],
+        cwd=place.folder,
+        env=variables(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As from a terminal: a shell that starts jobs in the background makes them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def stop_at(process: subprocess.Popen[str], line: str, number: signal.Signals) -> Ended:
+    """Send a signal when the process says `line`; return how it ended, whether or not it ever did."""
+    assert process.stderr is not None
+    assert process.stdout is not None
+    said = []
+    for got in process.stderr:
+        said.append(got)
+        if got.rstrip("\n") == line:
+            process.send_signal(number)
+            break
+    said.append(process.stderr.read())
+    stdout = process.stdout.read()
+    code = process.wait(TIMEOUT)
+    process.stderr.close()
+    process.stdout.close()
+    return Ended(code=code, stdout=stdout, stderr="".join(said))
