@@ -219,7 +219,7 @@ def _report(bench: Bench, conversions: list[Conversion]) -> str:
     lines += [f"reference: {shlex.join(bench.reference_command())}, where Dockerfile is"]
     lines += [f"    {line}" for line in native.reference_dockerfile(bench.image, bench.rootfs).splitlines()]
     lines += [f"{conversion.source} to {conversion.sink}: {shlex.join(conversion.command())}" for conversion in conversions]
-    lines += ["peak: the largest process of the command; of the reference it is the command line's, the engine's is not counted"]
+    lines += ["peak: the largest process of the command. The reference works in the engine, whose memory is not counted"]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What both benchmarks share: commands that are timed, tables, what is said of the machine, and parts borrowed from the tests."""
+"""What both benchmarks share: timed commands, tables, what is said of the machine, parts borrowed from the tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def timed(command: Sequence[str], *, environment: Mapping[str, str], folder: Pat
             [*launcher, *command], env=dict(environment), cwd=folder, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise SystemExit(f"{shlex.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise SystemExit(
+                f"{shlex.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         seconds, processor, peak = result.read().decode().split()
     return Run(seconds=float(seconds), processor=float(processor), peak=int(peak))
 

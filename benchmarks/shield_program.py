@@ -1,6 +1,6 @@
 """What is measured inside the container: the same file in the native image and in the shielded one. It prints one JSON object.
 
-With the argument `serve` it is an HTTP server: `/plain` answers at once, `/file` opens and reads a protected file first.
+With the arguments `serve PORT` it is an HTTP server: `/plain` answers at once, `/file` opens and reads a protected file first.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PROTECTED = "/app/data/small.txt"
@@ -22,16 +23,16 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def setup(self):
+    def setup(self) -> None:
         """Send answers at once: head and body are two writes."""
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         """Answer 64 bytes, of the protected file where the path says so."""
         body = b"x" * 64
         if self.path == "/file":
-            with open(PROTECTED, "rb") as file:
+            with open(PROTECTED, "rb") as file:  # noqa: PTH123
                 body = file.read()
         self.send_response_only(200)
         self.send_header("Content-Length", str(len(body)))
@@ -39,9 +40,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def each(call, rounds=ROUNDS):
+def each(call: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
     """Time every call of many, in microseconds."""
-    clock, samples = time.perf_counter_ns, []
+    clock = time.perf_counter_ns
+    samples = []
     for _ in range(rounds // 10):
         call()
     for _ in range(rounds):
@@ -51,12 +53,12 @@ def each(call, rounds=ROUNDS):
     return samples
 
 
-def opened(path):
+def opened(path: str) -> Callable[[], None]:
     """A call that opens and closes."""
     return lambda: os.close(os.open(path, os.O_RDONLY))
 
 
-def first(path):
+def first(path: str) -> list[float]:
     """Milliseconds of a first open, in which a protected file is read and verified as a whole, and of reading it after."""
     begun = time.perf_counter()
     fd = os.open(path, os.O_RDONLY)
@@ -67,7 +69,7 @@ def first(path):
     return [(opened_at - begun) * 1000, (time.perf_counter() - opened_at) * 1000]
 
 
-def measure():
+def measure() -> dict[str, list[float]]:
     """All figures of calls."""
     fd = os.open(PROTECTED, os.O_RDONLY)
     return {
@@ -75,9 +77,9 @@ def measure():
         "open+close, protected": each(opened(PROTECTED)),
         "open+close, authenticated": each(opened(AUTHENTICATED)),
         "open+close, unprotected": each(opened(UNPROTECTED)),
-        "stat, protected": each(lambda: os.stat(PROTECTED)),
-        "stat, authenticated": each(lambda: os.stat(AUTHENTICATED)),
-        "stat, unprotected": each(lambda: os.stat(UNPROTECTED)),
+        "stat, protected": each(lambda: os.stat(PROTECTED)),  # noqa: PTH116
+        "stat, authenticated": each(lambda: os.stat(AUTHENTICATED)),  # noqa: PTH116
+        "stat, unprotected": each(lambda: os.stat(UNPROTECTED)),  # noqa: PTH116
         "fstat, protected": each(lambda: os.fstat(fd)),
         "pread 64 B, protected": each(lambda: os.pread(fd, 64, 0)),
     }

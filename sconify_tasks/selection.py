@@ -11,7 +11,7 @@ from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Regions, prefixes
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.resolve import resolve_path
+from sconify_tasks.image.resolve import Resolved, resolve_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.protection import region_table
 
@@ -63,6 +63,18 @@ def _resolve(
         if resolved.entry.kind not in kinds:
             wanted = "directory" if Kind.DIR in kinds else "regular file"
             raise UsageError(f"--{option}={path} is no {wanted} in {native.name}", hint=f"it is {shown(resolved.path)}")
+        _check_names(option, path, resolved)
         links.update({link.path: link.target for link in resolved.links})
         found.add(resolved.path)
     return found
+
+
+def _check_names(option: str, path: str, resolved: Resolved) -> None:
+    """What a path resolves to is recorded, and records are text."""
+    names = (resolved.path, *(name for link in resolved.links for name in (link.path, link.target)))
+    for name in names:
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            message = f"--{option}={path} leads to {shown(name)}, which is not UTF-8"
+            raise UsageError(message, hint="rename it in the native image, or name the directory above it") from None

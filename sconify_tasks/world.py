@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.gc import building
+from sconify_cache.keys import Action
 from sconify_cache.local import LocalStore, hash_stream
+from sconify_cache.record import Record
 from sconify_cache.stat import StatCache
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
 from sconify_tasks.events import Stream
+from sconify_tasks.image.listing import list_images
+from sconify_tasks.image.opened import OpenedSource
+from sconify_tasks.image.references import parse_reference, split_transport
 from sconify_tasks.image.sinks import Sinks
 from sconify_tasks.keys import Keys, load_root_key
 
@@ -87,7 +92,36 @@ class World:
     @cached_property
     def sinks(self) -> Sinks:
         """Where images go. An engine is asked once a run what it has."""
-        return Sinks(docker=self.docker, default_oci_store=self.images)
+        return Sinks(docker=self.docker, default_oci_store=self.images, listing=lambda: self.engine_images)
+
+    @cached_property
+    def engine_images(self) -> dict[str, str] | None:
+        """What the engine had when this run first asked: its Id by name; None where only the SDK can tell."""
+        return list_images(self.environment.docker_host)
+
+    def identity(self, name: str, platform: str, source: OpenedSource) -> str:
+        """The identity of a source, without opening it where the engine still has what was looked at before.
+
+        An engine's Id is a digest of the image, whatever it is a digest of there: equal Ids mean equal images.
+        """
+        engine_id = self._engine_id(name)
+        if engine_id is None:
+            return source().identity
+        action = Action(step="identity", version=1, inputs={"id": engine_id}, options={"platform": platform})
+        record = self.actions.lookup(action.key)
+        if record is not None:
+            return str(record.facts["identity"])
+        opened = source()
+        # The name may mean another image by now than when it was listed.
+        if getattr(opened, "engine_id", None) == engine_id:
+            self.actions.record(Record.of(action, outputs={}, facts={"identity": opened.identity}, secret=True))
+        return opened.identity
+
+    def _engine_id(self, name: str) -> str | None:
+        transport, rest = split_transport(name)
+        if transport not in {"", "docker"} or name == "scratch" or self.engine_images is None:
+            return None
+        return self.engine_images.get(parse_reference(rest).familiar)
 
     def docker(self) -> DockerClient:
         """A client of the engine that DOCKER_HOST names, or the local one; UnavailableError where none answers."""

@@ -49,6 +49,8 @@ def repository(options: Options) -> str:
 
     to = options.text("to")
     transport, _, rest = to.partition(":")
+    if transport == "dir" or to == "scratch":
+        raise UsageError(f"--to={to} can't be written to", hint="deliver to NAME, docker:NAME or oci:DIR:TAG")
     if transport == "oci":
         return split_layout(rest)[0].name
     reference = parse_reference(rest if transport == "docker" else to)
@@ -58,14 +60,18 @@ def repository(options: Options) -> str:
 def make_build(world: World, order: Order) -> Build:
     """One image's build. Nothing is opened yet."""
     options = order.options
+    if options["identity"]:
+        from sconify_tasks.cas.identity import load_identity
+
+        load_identity(Path(options.text("identity")))  # else it would be missed after all the work was done
     epoch = options.number("key-epoch")
     to = repository(options)
     native = _source(world, options, "from")
     base = _source(world, options, "base")
     fspf_key = cache(lambda: world.keys.fspf_key(repository=to, epoch=epoch))
     externals: dict[str, Callable[[], JSON]] = {
-        "native": lambda: native().identity,
-        "base": lambda: base().identity,
+        "native": lambda: world.identity(options.text("from"), options.text("platform"), native),
+        "base": lambda: world.identity(options.text("base"), options.text("platform"), base),
         "runtime": lambda: world.runtimes_digest,
         "fspf_key_id": lambda: world.keys.fspf_key_id(repository=to, epoch=epoch),
         "epoch": lambda: world.environment.epoch,

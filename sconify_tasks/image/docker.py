@@ -88,6 +88,11 @@ class DockerSource:
         return identity_of(self._config, self._diff_ids)
 
     @property
+    def engine_id(self) -> str:
+        """What the engine calls the image; it means the same image whenever it is seen again."""
+        return str(self._inspected["Id"])
+
+    @property
     def config(self) -> ImageConfig:
         """The parsed image config; its `raw` is what inspect returned."""
         return self._config

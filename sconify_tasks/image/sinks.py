@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -20,8 +20,14 @@ _HINT = "deliver to NAME, docker:NAME or oci:DIR:TAG"
 class Sinks:
     """Opens each sink once. Whether an engine answers is asked once, and then holds for the run."""
 
-    def __init__(self, *, docker: Callable[[], DockerClient], default_oci_store: Path) -> None:
-        self._docker, self._store = docker, default_oci_store
+    def __init__(
+        self,
+        *,
+        docker: Callable[[], DockerClient],
+        default_oci_store: Path,
+        listing: Callable[[], Mapping[str, str] | None] = lambda: None,
+    ) -> None:
+        self._docker, self._store, self._listing = docker, default_oci_store, listing
         self._lock = Lock()
         self._engine: Sink | None = None
         self._asked = False
@@ -43,6 +49,15 @@ class Sinks:
         if engine is not None:
             return engine, reference.familiar
         return _layout(self._store / reference.file_name), reference.tag
+
+    def holds(self, ref: str, identity: str) -> bool:
+        """Whether what was delivered to `ref` with this identity is still there. One listing answers for all of an engine's."""
+        transport, rest = split_transport(ref)
+        listed = self._listing() if transport in ("", "docker") else None
+        if listed is not None:
+            return listed.get(parse_reference(rest).familiar) == identity
+        sink, name = self.open(ref)
+        return sink.present(name, identity)
 
     def _engine_sink(self, *, required: bool) -> Sink | None:
         from sconify_tasks.image.sink_docker import DockerSink

@@ -16,8 +16,7 @@ def run(context: Context) -> Outputs:
 
 def holds(context: Context, outputs: Outputs) -> bool:
     """Whether the image is still there."""
-    sink, name = context.world.sinks.open(context.options.text("to"))
-    return sink.present(name, str(outputs["identity"]))
+    return context.world.sinks.holds(context.options.text("to"), str(outputs["identity"]))
 
 
 STEP = Step(

@@ -126,7 +126,8 @@ STEP = Step(
     version=2,
     run=run,
     holds=holds,
-    inputs={**INPUTS, "session": "policy.session", "folder": "external.resources", "verified": "verify.protected"},
+    # The image goes first: where it could not be delivered, no session of it is left behind.
+    inputs={**INPUTS, "session": "policy.session", "folder": "external.resources", "delivered": "deliver.identity"},
     reads=frozenset({"base", "session"}),
     secret=True,
 )
