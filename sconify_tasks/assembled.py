@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sconify_cache.digest import Digest
+from sconify_tasks.graph import LAYERS
 from sconify_tasks.image.model import BuiltImage, Sha256
 from sconify_tasks.layers import layer_in_store
 from sconify_tasks.step import Context
 
-# From what changes least to what changes most.
-LAYERS = {"copied": "copy", "binary": "sconify", "protected": "encrypt", "manifest": "manifest"}
-
-INPUTS: Mapping[str, str] = {
-    "config": "image.config",
-    "base_layers": "image.base",
-    **{name: f"{step}.layer" for name, step in LAYERS.items()},
-    **{f"{name}_layer": f"{step}.layer_facts" for name, step in LAYERS.items()},
-}
-
 
 def assembled(context: Context) -> BuiltImage:
-    """Put the image together from a step's `INPUTS`."""
+    """Put the image together from the inputs that `graph.py` gives every step that handles it."""
     layers = []
     for name in LAYERS:
-        blob, facts = context.inputs[name], context.fact(f"{name}_layer")
+        blob, facts = context.inputs[f"{name}_blob"], context.fact(f"{name}_layer")
         if isinstance(blob, Digest) and isinstance(facts, Mapping):
             layers.append(layer_in_store(context.world.store, blob, facts))
     base = context.fact("base_layers")

@@ -71,7 +71,7 @@ class Build:
         if record is None or not self._there(record.outputs.values()):
             return False
         outputs = Outputs(blobs=record.outputs, facts=record.facts)
-        if step.holds is not None and not self._holds(step, outputs):
+        if step.effect and not self._holds(step, outputs):
             return False
         self.world.actions.remember(self.scope, record)
         self.settled[step.name] = outputs
@@ -125,7 +125,6 @@ class Build:
         return all(self.world.store.has(digest) for digest in digests)
 
     def _holds(self, step: Step, outputs: Outputs) -> bool:
-        assert step.holds is not None
         try:
             return step.holds(self._context(step), outputs)
         except MissingBlobError:

@@ -15,8 +15,6 @@ from sconify_tasks.image.resolve import Resolved, resolve_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.protection import region_table
 
-OPTIONS = frozenset({"dir", "plain", "plain-file", "host-path"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -33,7 +31,7 @@ class Selection:
 
 
 def select(native: SourceImage, options: Mapping[str, Any]) -> Selection:
-    """Resolve the options of `OPTIONS`. UsageError names a path that is not there, or is not what the option wants."""
+    """Resolve --dir, --plain, --plain-file, --host-path. UsageError names a path that is not there, or not what is wanted."""
     links: dict[bytes, bytes] = {}
     plain = _resolve(native, options, "plain", {Kind.DIR}, links)
     return Selection(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sconify_cache.digest import Digest
@@ -105,17 +106,26 @@ class Step:
     """One node of the graph.
 
     `inputs` maps an input's name to `STEP.OUTPUT`, or to `external.NAME` for what the build finds outside: identities of
-    images, the runtime's digest. `holds` is there for steps that change the world (load, upload): it tells whether what
-    the record says is still so.
+    images, the runtime's digest. A step with an `effect` changes the world (deliver, upload): its outputs are
+    checked, not only its key.
     """
 
     name: str
     version: int
-    run: Callable[[Context], Outputs]
     inputs: Mapping[str, str] = field(default_factory=dict)
     reads: frozenset[str] = frozenset()
     secret: bool = False
-    holds: Callable[[Context, Outputs], bool] | None = None
+    effect: bool = False
+
+    @property
+    def run(self) -> Callable[[Context], Outputs]:
+        """What the step does: `run` of its module."""
+        return import_module(f"sconify_tasks.steps.{self.name}").run  # type: ignore[no-any-return]
+
+    @property
+    def holds(self) -> Callable[[Context, Outputs], bool]:
+        """Of a step with an effect, whether what the record says is still so: the function of its name in `effects`."""
+        return getattr(import_module("sconify_tasks.effects"), self.name)  # type: ignore[no-any-return]
 
     def upstream(self) -> frozenset[str]:
         """Names of the steps whose outputs this one takes."""

@@ -218,6 +218,11 @@ def _embedded_pin(world: World, options: Mapping[str, object]) -> JSON:
     """The embedded CAS's key; the CAS is made by the first build that needs it."""
     if options["cas"] is not None:
         return None
-    from sconify_tasks.cas.embedded import embedded_pin, open_embedded
+    from sconify_tasks.cas import cas_key
 
-    return embedded_pin(world.state) or open_embedded(world.state).spki_hash
+    known = cas_key.pin(world.state / "cas")
+    if known is None:
+        from sconify_tasks.cas.embedded import open_embedded
+
+        known = open_embedded(world.state).spki_hash
+    return known

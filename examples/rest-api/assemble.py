@@ -54,7 +54,7 @@ def shared_objects(interpreter, library):
 
 
 def certificate(folder):
-    """A key and a certificate of their own for every assembled image."""
+    """A key and a certificate of its own for a new image."""
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509
@@ -74,7 +74,9 @@ def certificate(folder):
 
 def main():
     rootfs = Path(sys.argv[1])
-    shutil.rmtree(rootfs, ignore_errors=True)
+    for former in rootfs.glob("*"):
+        if former.name != "tls":  # assembled again, the image keeps its key: the same inputs, and nothing to build
+            shutil.rmtree(former)
     interpreter = Path(sys._base_executable).resolve()
     library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
 
@@ -84,9 +86,13 @@ def main():
     for found in shared_objects(interpreter, library):
         copy(Path(os.fsdecode(found.path)), rootfs / os.fsdecode(found.path).lstrip("/"))
     shutil.copytree(HERE / "app", rootfs / "app", ignore=LEFT_OUT)
-    certificate(rootfs / "tls")
+    if not (rootfs / "tls").exists():
+        certificate(rootfs / "tls")
     (rootfs / "tmp").mkdir()
     (rootfs / "tmp").chmod(0o1777)
+    for made in rootfs.rglob("*"):  # what was not copied has the time of the copy
+        if made.is_dir() or made.is_symlink():
+            os.utime(made, (0, 0), follow_symlinks=False)
 
     config = {"Cmd": ["/bin/sh", "-c", "python3 -B /app/rest_api.py"], "WorkingDir": "/app", "ExposedPorts": {"8080/tcp": {}}}
     config["Env"] = ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "API_MODE=confidential"]

@@ -9,9 +9,6 @@ from typing import Any
 from sconify_tasks.cas.identity import Identity, default_identity, load_identity
 from sconify_tasks.cas.interface import Cas
 
-# What decides where the CAS is, who it must be, and who asks.
-OPTIONS = frozenset({"cas", "cas-debug", "cas-key", "cas-root", "disable-attestation", "identity"})
-
 
 def open_identity(options: Mapping[str, Any], home: Path) -> Identity:
     """The identity of `--identity`, or the one kept in `~/.cas/config.json`."""

@@ -21,6 +21,7 @@ from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
 from sconify_tasks.image.config import config_of, identity_of, parse_diff_ids
 from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.held import Held
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
 from sconify_tasks.image.streams import CHUNK, Forward, uncompressed
@@ -35,6 +36,9 @@ _TRANSFER = 2 << 20  # the SDK's own default, and the fastest
 # of the whole image, of which only the headers are kept, is cheaper.
 _BYTES_PER_LOOKUP = 12 << 20
 _PATIENCE = 4
+# A loader asks for many libraries in few directories: the second question is answered with the whole directory, if it has
+# no more bytes than this.
+_DIRECTORY = 64 << 20
 _CLOCK = 2_000_000_000  # archives have whole seconds, and file systems a clock that lags
 _ENGINE_OWN = frozenset(
     {
@@ -75,6 +79,9 @@ class DockerSource:
         self._made: _Container | None = None
         self._known: dict[bytes, Entry | None] = {}
         self._asked = 0
+        self._held = Held()
+        self._asked_in: set[bytes] = set()
+        self._tried: set[bytes] = set()
         self._whole: dict[bytes, Entry] | None = None
 
     @property
@@ -112,7 +119,10 @@ class DockerSource:
                 # The engine follows symlinks in parents: so each parent is looked at first.
                 parent = None if path == b"/" else self.lstat(split(path)[0])
                 inside = path == b"/" or (parent is not None and parent.kind is Kind.DIR)
-                self._known[path] = self._fetch(path) if inside else None
+                if inside and self._is_library(path):
+                    self._hold(split(path)[0])
+                if path not in self._known:
+                    self._known[path] = self._fetch(path) if inside and self._held.archive(path) is None else None
             return self._known.get(path)
 
     def listdir(self, path: bytes) -> list[bytes]:
@@ -121,7 +131,9 @@ class DockerSource:
             found = self.lstat(path)
             if found is None or found.kind is not Kind.DIR:
                 return []
-            everything = self._everything()
+            self._hold(path)
+            archive = self._held.archive(path)
+            everything = (entry.path for entry in self._held.entries(archive)) if archive else self._everything()
             return sorted(name for parent, name in map(split, everything) if parent == path and name)
 
     @contextmanager
@@ -168,6 +180,7 @@ class DockerSource:
         """Remove the temporary container."""
         with self._lock:
             made, self._made = self._made, None
+            self._held.close()
         if made is not None:
             with suppress(SconifyError):  # an engine that went away: the next run sweeps
                 remove_container(self._client, made.id)
@@ -211,26 +224,81 @@ class DockerSource:
             if self.lstat(root) is None:
                 msg = f"{shown(root)} does not exist in {self.name}"
                 raise UsageError(msg, hint="check the path, or leave it out")
-        # An archive costs some 50 ms of mounting: many roots come from one stream, and what is not asked for is passed over.
-        sources = roots if len(roots) <= _PATIENCE else [_common(roots)]
-        wanted = frozenset(roots)
-        for source in sources:
-            with closing(self._archive(source)) as archive:
-                for entry, content in archive:
-                    found = _shared(entry, self.lstat(entry.hardlink)) if entry.hardlink else entry
-                    with self._lock:
-                        self._known[entry.path] = replace(found, hardlink=b"")
-                    if not _asked_for(entry.path, wanted):
+        for source, wanted in self._sources(roots):
+            with closing(self._members(source)) as members_:
+                for found, content in members_:
+                    if not _asked_for(found.path, wanted):
                         continue
                     if found.hardlink:
-                        with self._file(entry.path) as linked:
+                        with self._file(found.hardlink if self._held.has(found.hardlink) else found.path) as linked:
                             yield (found if _asked_for(found.hardlink, wanted) else replace(found, hardlink=b"")), linked
                     else:
                         yield found, content
 
+    def _sources(self, roots: list[bytes]) -> Iterator[tuple[bytes, frozenset[bytes]]]:
+        """Which archives to read, each with the roots that it is read for: those that are held, and few of the engine's."""
+        held: dict[bytes, set[bytes]] = {}
+        others = []
+        for root in roots:
+            archive = self._held.archive(root)
+            if archive is None:
+                others.append(root)
+            else:
+                held.setdefault(archive, set()).add(root)
+        for archive, wanted in held.items():
+            yield archive, frozenset(wanted)
+        if len(others) > _PATIENCE:
+            # Many roots come from one stream, and what is not asked for is passed over.
+            yield _common(others), frozenset(others)
+        else:
+            for root in others:
+                yield root, frozenset([root])
+
+    def _members(self, root: bytes, *, budget: int | None = None) -> Generator[tuple[Entry, BinaryIO | None]]:
+        """Yield what lies at and below a root: what is held, else the engine's archive, held on its way past."""
+        if self._held.archive(root) == root:
+            for entry in self._held.entries(root):
+                yield entry, self._held.open(entry.path)
+            return
+        seen, whole = [], True
+        with closing(self._archive(root)) as archive:
+            for entry, content in archive:
+                if budget is not None and (budget := budget - entry.size) < 0:
+                    return
+                found = _shared(entry, self.lstat(entry.hardlink)) if entry.hardlink else entry
+                kept = self._held.keep(found, content) if content is not None else None
+                whole = whole and (content is None or kept is not None)
+                seen.append(found)
+                with self._lock:
+                    self._known[entry.path] = replace(found, hardlink=b"")
+                yield found, content if kept is None else kept
+        if whole:
+            self._held.complete(root, tuple(seen))
+
+    def _is_library(self, path: bytes) -> bool:
+        """Whether it is the second library of its directory that is asked for."""
+        parent, name = split(path)
+        if b".so" not in name or parent == b"/":
+            return False
+        if parent in self._asked_in:
+            return True
+        self._asked_in.add(parent)
+        return False
+
+    def _hold(self, directory: bytes) -> None:
+        """Try, once, to hold all of a directory."""
+        if self._held.archive(directory) is None and directory not in self._tried:
+            self._tried.add(directory)
+            for _ in self._members(directory, budget=_DIRECTORY):
+                pass
+
     @contextmanager
     def _file(self, path: bytes) -> Iterator[BinaryIO]:
         """Open one file; alone in an archive, a hard link comes with its content."""
+        held = self._held.open(path)
+        if held is not None:
+            yield held
+            return
         with closing(self._archive(path)) as archive:
             entry, content = next(archive, (None, None))
             if content is not None:

@@ -7,29 +7,15 @@ It serves to skip work, never to do any: where it can't answer (another transpor
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from typing import Any
-from urllib.parse import quote
 
 _SECONDS = 30
 _LARGEST = 64 << 20
 _LOCAL = "unix:///var/run/docker.sock"
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+# HTTP/1.0: the answer is one piece that ends with the connection (RFC 1945).
+_REQUEST = b"GET /images/json HTTP/1.0\r\nHost: engine\r\n\r\n"
 
 
 def list_images(docker_host: str) -> dict[str, str] | None:
@@ -37,16 +23,22 @@ def list_images(docker_host: str) -> dict[str, str] | None:
     host = docker_host or _LOCAL
     if not host.startswith("unix://"):
         return None
-    connection = _UnixConnection(host.removeprefix("unix://"))
     try:
-        connection.request("GET", quote("/images/json"))
-        answer = connection.getresponse()
-        body = answer.read(_LARGEST)
-        return _parse(json.loads(body)) if answer.status == http.client.OK else None
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        head, _, body = _ask(host.removeprefix("unix://")).partition(b"\r\n\r\n")
+        return _parse(json.loads(body)) if head.split(b" ", 2)[1:2] == [b"200"] else None
+    except (OSError, ValueError, RecursionError):
         return None
-    finally:
-        connection.close()
+
+
+def _ask(path: str) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
+        engine.settimeout(_SECONDS)
+        engine.connect(path)
+        engine.sendall(_REQUEST)
+        answer = bytearray()
+        while len(answer) < _LARGEST and (piece := engine.recv(1 << 16)):
+            answer += piece
+    return bytes(answer)
 
 
 def _parse(images: Any) -> dict[str, str] | None:

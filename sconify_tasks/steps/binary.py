@@ -26,9 +26,9 @@ from sconify_tasks.image.source import SourceImage
 from sconify_tasks.policy.command import split
 from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.shell_form import native_command
-from sconify_tasks.selection import OPTIONS, select
+from sconify_tasks.selection import select
 from sconify_tasks.services import detect
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BUFFER = 1 << 20
@@ -146,13 +146,3 @@ def _text(path: bytes) -> str:
         return path.decode()
     except UnicodeDecodeError:
         raise UsageError(f"the name of the binary is not UTF-8: {path!r}", hint="rename it in the native image") from None
-
-
-STEP = Step(
-    name="binary",
-    version=1,
-    run=run,
-    inputs={"native": "external.native", "config": "inspect.config"},
-    reads=OPTIONS | {"binary", "command", "disable-binary-symlink-detection", "disable-pie-check", "env"},
-    secret=True,
-)

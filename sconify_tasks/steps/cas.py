@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sconify_tasks.cas.choose import OPTIONS, open_identity
+from sconify_tasks.cas.choose import open_identity
 from sconify_tasks.errors import UsageError
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -47,13 +47,3 @@ def _roots(context: Context) -> tuple[bytes, ...]:
         except OSError as error:
             raise UsageError(f"--cas-root={path} can't be read: {error.strerror}") from error
     return tuple(roots)
-
-
-STEP = Step(
-    name="cas",
-    version=1,
-    run=run,
-    inputs={"embedded": "external.embedded_pin", "roots": "external.cas_roots"},
-    reads=OPTIONS | {"disable-session-upload"},
-    secret=True,
-)

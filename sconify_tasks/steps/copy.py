@@ -25,7 +25,7 @@ from sconify_tasks.image.source import SourceImage
 from sconify_tasks.image.tar_write import FileRange
 from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
 
@@ -213,27 +213,3 @@ def _pin(view: FinalView, regions: Regions, path: bytes, found: dict[bytes, Mani
 def _pin_directory(path: bytes, entry: Entry, found: dict[bytes, ManifestEntry]) -> None:
     if path != b"/":
         found.setdefault(path, ManifestEntry(meta=replace(entry, path=path, hardlink=b""), flags=Flag.PINNED))
-
-
-STEP = Step(
-    name="copy",
-    version=1,
-    run=run,
-    inputs={
-        "base": "external.base",
-        "config": "inspect.config",
-        "public": "files.public",
-        "parents": "files.parents",
-        "roots": "files.roots",
-        "regions": "files.regions",
-        "libraries": "libraries.tree",
-        "library_parents": "libraries.parents",
-        "file_links": "files.links",
-        "library_links": "libraries.links",
-        "binary_links": "binary.links",
-        "binary": "binary.path",
-        "main": "binary.entry",
-        "protected": "binary.protected",
-    },
-    secret=True,
-)

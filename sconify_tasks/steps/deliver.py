@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sconify_tasks.assembled import INPUTS, assembled
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.assembled import assembled
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -12,19 +12,3 @@ def run(context: Context) -> Outputs:
     delivered = sink.deliver(assembled(context), context.base(), name)
     context.note(f"delivered {delivered.config_digest} as {name}")
     return Outputs(facts={"identity": delivered.identity, "config": str(delivered.config_digest)})
-
-
-def holds(context: Context, outputs: Outputs) -> bool:
-    """Whether the image is still there."""
-    return context.world.sinks.holds(context.options.text("to"), str(outputs["identity"]))
-
-
-STEP = Step(
-    name="deliver",
-    version=1,
-    run=run,
-    holds=holds,
-    # What was not verified is not delivered.
-    inputs={**INPUTS, "verified": "verify.protected"},
-    reads=frozenset({"to"}),
-)

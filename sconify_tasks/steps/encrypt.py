@@ -26,7 +26,7 @@ from sconify_tasks.image.tar_write import Content, FileRange
 from sconify_tasks.keys import key_id
 from sconify_tasks.layers import StoredLayer, store_layer
 from sconify_tasks.sconified import write_sconified
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 _EXECUTE = 0o111
 _IN_MEMORY = 1 << 20
@@ -195,18 +195,3 @@ def _index(
         if entry.meta.kind is Kind.FILE
     }
     return {"key_id": key_id(key), "files": files}
-
-
-STEP = Step(
-    name="encrypt",
-    version=1,
-    run=run,
-    inputs={
-        "secret": "files.secret",
-        "binary": "binary.path",
-        "architecture": "binary.architecture",
-        "runtime": "external.runtime",
-        "key_id": "external.fspf_key_id",
-    },
-    secret=True,
-)

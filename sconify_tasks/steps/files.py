@@ -15,9 +15,9 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.objects import ObjectFacts, read_object
-from sconify_tasks.selection import OPTIONS, ancestors, select
+from sconify_tasks.selection import ancestors, select
 from sconify_tasks.services import LOADER_FILES, detect
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
 # A program that has nowhere to write temporary files fails in ways that are hard to read.
@@ -115,13 +115,3 @@ def _read(entry: Entry, content: BinaryIO, key: bytes) -> tuple[bytes, ObjectFac
     for block in (head, *rest):
         hasher.update(block)
     return hasher.digest(), facts
-
-
-STEP = Step(
-    name="files",
-    version=1,
-    run=run,
-    inputs={"native": "external.native", "binary": "binary.path", "config": "inspect.config"},
-    reads=OPTIONS | {"disable-copy-service-libraries"},
-    secret=True,
-)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.graph import LAYERS
 from sconify_tasks.image.compose import compose_config, refuse_native_as_base
 from sconify_tasks.image.model import Sha256
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.step import Context, Outputs, Step
-
-# From what changes least to what changes most.
-LAYERS = ("copied", "binary", "protected", "manifest")
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -38,7 +36,7 @@ def _environment(context: Context) -> list[str]:
     options = context.options
     variables = {
         "SCONE_CONFIG_ID": f"{context.text('session')}/{options['service-name']}",
-        "SCONE_CAS_ADDR": options["cas"] or "localhost",
+        "SCONE_CAS_ADDR": _host(options.text("cas") or "localhost"),
         "SCONE_LAS_ADDR": options.text("las"),
         "SCONE_HEAP": options.number("heap"),
         "SCONE_STACK": options.number("stack"),
@@ -49,6 +47,12 @@ def _environment(context: Context) -> list[str]:
     if options.text("log"):
         variables["SCONE_LOG"] = options.text("log")
     return [f"{name}={value}" for name, value in variables.items()]
+
+
+def _host(address: str) -> str:
+    """The host of HOST[:PORT]: the port that takes sessions is not the one that enclaves ask."""
+    host, _, port = address.rpartition(":")
+    return host if host and port.isdigit() and not host.endswith(":") else address
 
 
 def _numeric_user(native: SourceImage, base: SourceImage) -> str:
@@ -74,22 +78,3 @@ def _look_up(native: SourceImage, database: bytes, name: str, *, own_group: bool
         if found == name and number.isdigit() and (group.isdigit() or not own_group):
             return f"{number}:{group}" if own_group else number
     raise UsageError(f"the native image runs as {name}, which its {database.decode()} does not know", hint="repair its USER")
-
-
-STEP = Step(
-    name="image",
-    version=1,
-    run=run,
-    inputs={
-        "native": "external.native",
-        "base": "external.base",
-        "session": "external.session",
-        "epoch": "external.epoch",
-        "path": "binary.path",
-        "copied_layer": "copy.layer_facts",
-        "binary_layer": "sconify.layer_facts",
-        "protected_layer": "encrypt.layer_facts",
-        "manifest_layer": "manifest.layer_facts",
-    },
-    reads=frozenset({"cas", "las", "service-name", "heap", "stack", "dlopen", "fork", "mprotect", "log"}),
-)

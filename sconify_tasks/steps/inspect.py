@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -26,6 +26,3 @@ def run(context: Context) -> Outputs:
         context.warn("the native image's health check is dropped: it would run outside of the attested program")
     blob = context.world.store.put(json.dumps(used, sort_keys=True).encode(), private=True)
     return Outputs(blobs={"config": blob})
-
-
-STEP = Step(name="inspect", version=1, run=run, inputs={"native": "external.native"}, secret=True)

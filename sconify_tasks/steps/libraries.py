@@ -15,7 +15,7 @@ from sconify_tasks.image.source import SourceImage
 from sconify_tasks.libraries import Closure, Dependent, closure
 from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.selection import ancestors
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 # glibc opens these by name at run time: no DT_NEEDED tells of them.
 _OPENED_BY_GLIBC = (b"libgcc_s.so.1", b"libnss_files.so.2", b"libnss_dns.so.2", b"libresolv.so.2")
@@ -99,27 +99,3 @@ def _outputs(
         },
         facts={"links": [[path.decode(), target.decode()] for path, target in sorted(links.items())]},
     )
-
-
-STEP = Step(
-    name="libraries",
-    version=1,
-    run=run,
-    inputs={
-        "native": "external.native",
-        "binary": "binary.path",
-        "static": "binary.static",
-        "interpreter": "binary.interpreter",
-        "objects": "files.objects",
-        "config": "inspect.config",
-    },
-    reads=frozenset(
-        {
-            "disable-copy-envvars",
-            "disable-copy-shared-object-dependencies",
-            "disable-ld-library-path-in-session",
-            "env",
-        }
-    ),
-    secret=True,
-)

@@ -16,7 +16,7 @@ from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -59,18 +59,3 @@ def _classed(entry: ManifestEntry, regions: Regions) -> ManifestEntry:
     if entry.meta.kind is Kind.FILE:
         protection = protection or Protection.AUTHENTICATED
     return replace(entry, protection=protection)
-
-
-STEP = Step(
-    name="manifest",
-    version=1,
-    run=run,
-    inputs={
-        "base": "external.base",
-        "encrypted": "encrypt.entries",
-        "copied": "copy.entries",
-        "regions": "files.regions",
-        "key_id": "external.fspf_key_id",
-    },
-    secret=True,
-)

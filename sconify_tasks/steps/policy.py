@@ -7,7 +7,7 @@ from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.model import SessionName
 from sconify_tasks.policy.render import SessionParameters, render
 from sconify_tasks.sgx.measurement import MrEnclave
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -46,31 +46,3 @@ def _from_template(context: Context, parameters: SessionParameters) -> str:
     text = render_template(context.text("template"), parameters, name="--template")
     check_supported(parse_session(text, name="the session made from --template"))
     return text
-
-
-STEP = Step(
-    name="policy",
-    version=1,
-    run=run,
-    inputs={
-        "config": "inspect.config",
-        "command": "binary.command",
-        "mrenclave": "sign.mrenclave",
-        "tag": "manifest.tag",
-        "session": "external.session",
-        "template": "external.template",
-        "key_id": "external.fspf_key_id",
-    },
-    reads=frozenset(
-        {
-            "env",
-            "service-name",
-            "disable-copy-envvars",
-            "disable-ld-library-path-in-session",
-            "allow-tcb-vulnerabilities",
-            "allow-debug-mode",
-            "disable-session-security-attestation",
-        }
-    ),
-    secret=True,
-)

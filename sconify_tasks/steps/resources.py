@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sconify_tasks.assembled import INPUTS, assembled
+from sconify_tasks.assembled import assembled
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.model import BuiltImage, Layer
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -35,21 +35,6 @@ def run(context: Context) -> Outputs:
         raise SconifyError(f"build resources can't be written to {error.filename}: {error.strerror}") from error
     layers = tuple((name, layer.size) for name, layer in zip(names, image.layers, strict=True))
     return Outputs(facts={"dockerfile": text_of_dockerfile, "layers": layers})
-
-
-def holds(context: Context, outputs: Outputs) -> bool:
-    """Whether the files are still there: session and Dockerfile byte for byte, the layers in their length."""
-    folder, session = _places(context)
-    layers = outputs["layers"]
-    assert isinstance(layers, (list, tuple))
-    try:
-        return (
-            session.read_bytes() == context.world.store.get(context.blob("session"))
-            and (folder / "Dockerfile").read_text() == outputs["dockerfile"]
-            and all((folder / str(name)).stat().st_size == size for name, size in layers)  # type: ignore[misc, str-unpack]
-        )
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def dockerfile(base: str, image: BuiltImage) -> str:
@@ -119,15 +104,3 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-STEP = Step(
-    name="resources",
-    version=2,
-    run=run,
-    holds=holds,
-    # The image goes first: where it could not be delivered, no session of it is left behind.
-    inputs={**INPUTS, "session": "policy.session", "folder": "external.resources", "delivered": "deliver.identity"},
-    reads=frozenset({"base", "session"}),
-    secret=True,
-)

@@ -8,7 +8,7 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.tar_write import FileRange
 from sconify_tasks.layers import store_layer
 from sconify_tasks.sconified import write_sconified
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -29,19 +29,3 @@ def run(context: Context) -> Outputs:
         entry = Entry(path=place, kind=Kind.FILE, mode=0o755, size=size)
         layer = store_layer(store, [(entry, FileRange(path=path, length=size))])
     return Outputs(blobs={"layer": layer.blob}, facts={"layer_facts": layer.facts()})
-
-
-STEP = Step(
-    name="sconify",
-    version=1,
-    run=run,
-    inputs={
-        "config": "sign.config",
-        "sigstruct": "sign.sigstruct",
-        "elf": "binary.original",
-        "path": "binary.path",
-        "protected": "binary.protected",
-        "architecture": "binary.architecture",
-        "runtime": "external.runtime",
-    },
-)

@@ -8,7 +8,7 @@ from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.sgxs import measure
 from sconify_tasks.sgx.signer import debug_signer
 from sconify_tasks.sgx.sigstruct import build_sigstruct
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -38,21 +38,3 @@ def run(context: Context) -> Outputs:
         blobs={"config": store.put(config.encode()), "sigstruct": store.put(sigstruct)},
         facts={"mrenclave": str(mrenclave)},
     )
-
-
-STEP = Step(
-    name="sign",
-    version=1,
-    run=run,
-    inputs={
-        "path": "binary.path",
-        "sha256": "binary.sha256",
-        "size": "binary.size",
-        "protected": "binary.protected",
-        "architecture": "binary.architecture",
-        "runtime": "external.runtime",
-        "pin": "cas.pin",
-        "epoch": "external.epoch",
-    },
-    reads=frozenset({"heap", "stack", "dlopen", "fork", "mprotect", "threads"}),
-)

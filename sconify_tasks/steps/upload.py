@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sconify_tasks.cas.choose import OPTIONS, open_cas
-from sconify_tasks.cas.embedded_hash import embedded_hash
+from sconify_tasks.cas.choose import open_cas
 from sconify_tasks.cas.errors import SessionNotFoundError
 from sconify_tasks.cas.interface import Cas, put_session
 from sconify_tasks.policy.model import SessionName
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
@@ -31,31 +30,7 @@ def _exists(cas: Cas, name: str) -> bool:
     return True
 
 
-def holds(context: Context, outputs: Outputs) -> bool:
-    """Whether the embedded CAS still serves that version. A remote CAS keeps what it took: it is not asked again."""
-    if context.options["cas"] is not None:
-        return True
-    return embedded_hash(context.world.state, context.text("name")) == outputs["hash"]
-
-
 def _open(context: Context) -> Cas:
     pin = context.fact("pin")
     environment = context.world.environment
     return open_cas(context.options, state=environment.state, home=environment.home, pin=None if pin is None else str(pin))
-
-
-STEP = Step(
-    name="upload",
-    version=1,
-    run=run,
-    holds=holds,
-    # The image goes first: a session must not name an image that could not be delivered.
-    inputs={
-        "session": "policy.session",
-        "name": "external.session",
-        "pin": "cas.pin",
-        "delivered": "deliver.identity",
-    },
-    reads=OPTIONS | {"create-namespace", "namespace", "disable-update-session-if-exists"},
-    secret=True,
-)

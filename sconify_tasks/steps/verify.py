@@ -5,11 +5,10 @@ The layers are read as an attacker would read them: from their tars, knowing not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from sconify_tasks.assembled import INPUTS, assembled
+from sconify_tasks.assembled import assembled
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import open_manifest
@@ -21,7 +20,7 @@ from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.paths import below, shown
 from sconify_tasks.image.search import LayerMember, search_base, search_built
-from sconify_tasks.step import Context, Outputs, Step
+from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
 
@@ -132,16 +131,3 @@ def _refused(message: str) -> VerificationError:
     return VerificationError(
         f"the finished image is not what was asked for: {message}", hint="this is a defect: please report it"
     )
-
-
-_EXTRA: Mapping[str, str] = {
-    "secret": "files.secret",
-    "public": "files.public",
-    "libraries": "libraries.tree",
-    "tag": "manifest.tag",
-    "binary": "binary.path",
-    "base": "external.base",
-    "key_id": "external.fspf_key_id",
-}
-
-STEP = Step(name="verify", version=1, run=run, inputs={**INPUTS, **_EXTRA}, secret=True)

@@ -8,8 +8,8 @@ import pytest
 from build.small_image import OTHER, Place, convert, snapshot, write
 
 from sconify_cache import stat as stat_room
-from sconify_dodo.plan import ALL
 from sconify_tasks import world as world_room
+from sconify_tasks.graph import STEPS as ALL
 
 EVERY_STEP = {step.name for step in ALL}
 # Steps that look at the native image, and whatever depends on its identity.

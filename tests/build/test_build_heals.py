@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from build.small_image import Place, convert, write
 
-from sconify_dodo.plan import ALL
+from sconify_tasks.graph import STEPS as ALL
 
 
 def damage(path) -> None:

@@ -27,10 +27,12 @@ class Cas:
 
 
 @contextmanager
-def serving(home: Path, host: str, *options: str) -> Iterator[Cas]:
-    """Serve the state folder of `home` on loopback and on the bridge; `host` is where containers find it."""
-    ports = ["--api-port", "0", "--enclave-port", "0", "--las-port", "0"]
-    command = [str(PROGRAMS / "sconify-cas"), "serve", "--listen", "127.0.0.1", "--listen", host, *ports, *options]
+def serving(home: Path, host: str, *, usual_ports: bool = False) -> Iterator[Cas]:
+    """Serve the state folder of `home` on `host`, where containers find it, and but for the usual ports on loopback too."""
+    where = ["--listen", host]
+    if not usual_ports:
+        where += ["--listen", "127.0.0.1", "--api-port", "0", "--enclave-port", "0", "--las-port", "0"]
+    command = [str(PROGRAMS / "sconify-cas"), "serve", *where]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**clean_environment(), "HOME": str(home)}, text=True) as server:
         assert server.stdout is not None
         try:

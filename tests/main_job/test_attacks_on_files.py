@@ -66,20 +66,27 @@ def test_a_planted_file_is_not_there_and_its_directory_not_listed(lab, container
 
 def test_a_link_in_place_of_a_file(lab, containers):
     changes = {
-        "/opt/evil.txt": Change(content=b"evil"),
-        "/app/secret.txt": Change(target="/opt/evil.txt"),
-        "/app/other.txt": Change(target="/tls/api.crt"),
-        "/app/link.txt": Change(target="/opt/evil.txt"),
+        "/evil.txt": Change(content=b"evil"),
+        "/app/package/data.json": Change(target="/evil.txt"),
+        "/app/deep/er/and/deeper/file": Change(target="/app/other.txt"),
+        "/tls/api.crt": Change(target="api.key"),
     }
-    paths = ("/app/secret.txt", "/app/other.txt", "/app/link.txt")
+    paths = [path for path in changes if path != "/evil.txt"]
     assert _read(containers, lab, paths, changes=changes).told == dict.fromkeys(paths, EIO)
+
+
+def test_a_protected_link_that_leads_elsewhere_stops_a_program_in_its_directory(lab, containers):
+    """Python lists the script's directory first of all, and a directory that is not the manifest's is not listed."""
+    changes = {"/evil.txt": Change(content=b"evil"), "/app/link.txt": Change(target="/evil.txt")}
+    ended = containers.run(lab, READ % (["/app/link.txt"],), changes=changes)
+    assert ended.told == {"/app/link.txt": EIO}
 
 
 @pytest.fixture(scope="module")
 def disarranged(lab, containers):
     """One image on whose disk names are gone, moved and turned into links, by programs of its base."""
     script = """
-        mkdir -p /opt/evil/er && echo evil >/opt/evil/ca.key && echo evil >/opt/evil/er/file
+        mkdir -p /opt /opt/evil/er && echo evil >/opt/evil/ca.key && echo evil >/opt/evil/er/file
         rm /app/package/data.json
         mv /tls/api.key /tls/api.old
         mv /tls/private /opt/private && ln -s /opt/evil /tls/private
@@ -106,11 +113,11 @@ def test_a_deleted_a_renamed_and_a_replaced_file(disarranged, containers):
 
 def test_a_link_in_place_of_a_protected_directory(lab, containers):
     linked = containers.derive(
-        lab, "/bin/sh", "-ec", "mv /tls /opt/old && mkdir /opt/evil && echo evil >/opt/evil/api.key && ln -s /opt/evil /tls"
+        lab, "/bin/sh", "-ec", "mkdir -p /opt/evil && mv /tls /opt/old && echo evil >/opt/evil/api.key && ln -s /opt/evil /tls"
     )
     ended = containers.run(linked, READ % (["/tls/api.key", "/tls/api.crt"],))
     assert ended.told == {"/tls/api.key": EIO, "/tls/api.crt": EIO}
-    linked = containers.derive(lab, "/bin/sh", "-ec", "mv /app /opt/app && ln -s /opt/app /app")
+    linked = containers.derive(lab, "/bin/sh", "-ec", "mkdir -p /opt && mv /app /opt/app && ln -s /opt/app /app")
     ended = containers.run(linked, "tell()")
     assert (ended.started, ended.status != 0) == (False, True)
     assert "/app" in ended.stderr

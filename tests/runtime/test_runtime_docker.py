@@ -79,7 +79,9 @@ def _libraries(lower):
     found = []
     for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
         if (lower / folder).is_dir():
-            found += [f"/{folder}/{item.name}" for item in sorted((lower / folder).iterdir()) if ".so" in item.name and item.is_file()]
+            found += [
+                f"/{folder}/{item.name}" for item in sorted((lower / folder).iterdir()) if ".so" in item.name and item.is_file()
+            ]
     return found
 
 

@@ -88,3 +88,25 @@ print("fine")
         dlopen=2,
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_programs_beyond_the_memory_budget_keep_running_and_start_again(run_python, compiled):
+    program = compiled(
+        "#include <unistd.h>\nstatic const char pad[24 << 20] = {1};\n"
+        'int main(int c, char **v) { write(1, pad, 1); if (c > 1) read(0, v[1], 1); char e[99]; return readlink("/proc/self/exe", e, 98) != 10; }'
+    )
+    done = run_python(
+        """
+import subprocess
+running = subprocess.Popen(["/app/tool0", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+assert running.stdout.read(1) == b"\\1"
+for turn in range(2):
+    for number in range(5):
+        done = subprocess.run([f"/app/tool{number}"], capture_output=True)
+        assert (done.returncode, done.stdout) == (0, b"\\1"), (number, done)
+running.communicate(b"x")
+print(running.returncode)
+""",
+        prepare=lambda tree: [tree.put(f"/app/tool{number}", program, 0o755) for number in range(5)],
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -12,9 +12,9 @@ from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON, facts_digest
 from sconify_cache.local import LocalStore
-from sconify_dodo.plan import ALL
 from sconify_tasks.build import Build
 from sconify_tasks.environment import Environment
+from sconify_tasks.graph import STEPS as ALL
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.keys import Keys
 from sconify_tasks.option_table import BY_NAME

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sconify_dodo.front import Order, make_build
-from sconify_dodo.plan import ALL
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import UsageError
 from sconify_tasks.events import Stream
+from sconify_tasks.graph import STEPS as ALL
 from sconify_tasks.options import Options
 from sconify_tasks.step import Outputs
 from sconify_tasks.world import open_world

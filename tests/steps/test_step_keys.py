@@ -8,7 +8,8 @@ import pytest
 from steps.sample_plan import GOLDEN, SAMPLE, Plan, golden_text, other_value, sources
 
 from sconify_cache.keys import facts_digest
-from sconify_dodo.plan import ALL, plan
+from sconify_dodo.plan import plan
+from sconify_tasks.graph import STEPS as ALL
 from sconify_tasks.option_checks import NOT_BUILT
 from sconify_tasks.option_table import BY_NAME
 from sconify_tasks.options import SECRET_OPTIONS, Options, UndeclaredOptionError

@@ -25,13 +25,12 @@ type file struct{ device, inode uint64 }
 
 // content is one verified file in memory. Its fields are written once, by whoever fills it, before done is closed.
 type content struct {
-	entry  *fspf.Entry
-	done   chan struct{}
-	err    error
-	fd     int
-	id     file
-	place  *list.Element
-	pinned bool
+	entry *fspf.Entry
+	done  chan struct{}
+	err   error
+	fd    int
+	id    file
+	place *list.Element
 }
 
 // contents is the cache of verified files: least recently used first out, but never one that somebody has open, mapped
@@ -155,7 +154,7 @@ func (c *contents) evict() {
 	for looked := 0; element != nil && c.used > c.Budget && looked < 64; looked++ {
 		next := element.Next()
 		old, _ := element.Value.(*content)
-		if !old.pinned && c.unused(old) {
+		if c.unused(old.fd, old.entry) {
 			_ = syscall.Close(old.fd)
 			delete(c.byPath, old.entry.Path)
 			delete(c.byID, old.id)
@@ -168,14 +167,15 @@ func (c *contents) evict() {
 	}
 }
 
-// unused asks as the file's owner: a lease is for the owner only.
-func (c *contents) unused(old *content) bool {
-	if !c.root {
-		return sys.Unused(old.fd)
+// unused says whether nobody has a memory file open, mapped or running. It asks as the file's owner: a lease is for the
+// owner only.
+func (s *Supervisor) unused(fd int, entry *fspf.Entry) bool {
+	if !s.root {
+		return sys.Unused(fd)
 	}
-	uid, gid := sys.SetFilesystemIDs(old.entry.UID, old.entry.GID)
+	uid, gid := sys.SetFilesystemIDs(entry.UID, entry.GID)
 	defer sys.SetFilesystemIDs(uid, gid)
-	return sys.Unused(old.fd)
+	return sys.Unused(fd)
 }
 
 // served returns the entry behind an inode that we made, or nil.

@@ -17,17 +17,30 @@ import (
 	"sconify.local/runtime/internal/sys"
 )
 
+// maxPrograms bounds the programs that are kept: the descriptor's number is the caller's choice.
+const maxPrograms = 4096
+
 // programs are executables in memory whose PT_INTERP was rewritten to the descriptor of a verified interpreter: the
 // kernel itself would open the interpreter's path, and run whatever lies there.
 type programs struct {
 	*Supervisor
 	mutex sync.Mutex
-	byKey map[string]int
+	byKey map[string]*patched
 	byID  map[file]*fspf.Entry
+	used  uint64
+	// names holds each program's PT_INTERP, so that starting it again does not need its content again.
+	names map[string]string
+}
+
+// patched is one program in memory.
+type patched struct {
+	entry *fspf.Entry
+	fd    int
+	id    file
 }
 
 func newPrograms(s *Supervisor) *programs {
-	return &programs{Supervisor: s, byKey: make(map[string]int), byID: make(map[file]*fspf.Entry)}
+	return &programs{Supervisor: s, byKey: make(map[string]*patched), byID: make(map[file]*fspf.Entry), names: make(map[string]string)}
 }
 
 // entry returns what a running or mapped inode is a program of, or nil.
@@ -54,19 +67,7 @@ func (p *programs) logical(t *target, process int) string {
 
 // interpreter returns the entry of an entry's PT_INTERP; nil for a static program, or when nothing is protected.
 func (p *programs) interpreter(entry *fspf.Entry) (*fspf.Entry, string, error) {
-	image, err := p.image(entry)
-	if err != nil {
-		return nil, "", err
-	}
-	defer image.Close()
-	if !isELF(image) {
-		return nil, "", nil
-	}
-	file, err := elfsec.Open(image, int64(entry.Size))
-	if err != nil {
-		return nil, "", err
-	}
-	name, err := file.Interpreter()
+	name, err := p.interpreterName(entry)
 	if err != nil || name == "" {
 		return nil, "", err
 	}
@@ -75,6 +76,33 @@ func (p *programs) interpreter(entry *fspf.Entry) (*fspf.Entry, string, error) {
 		return nil, name, err
 	}
 	return found, name, nil
+}
+
+func (p *programs) interpreterName(entry *fspf.Entry) (string, error) {
+	p.mutex.Lock()
+	name, known := p.names[entry.Path]
+	p.mutex.Unlock()
+	if known {
+		return name, nil
+	}
+	image, err := p.image(entry)
+	if err != nil {
+		return "", err
+	}
+	defer image.Close()
+	if isELF(image) {
+		decoded, err := elfsec.Open(image, int64(entry.Size))
+		if err != nil {
+			return "", err
+		}
+		if name, err = decoded.Interpreter(); err != nil {
+			return "", err
+		}
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.names[entry.Path] = name
+	return name, nil
 }
 
 // verifiedPath resolves a path to a file of the manifest.
@@ -123,6 +151,16 @@ func (p *programs) openInterpreter(entry *fspf.Entry) (int, error) {
 
 // openProgram opens a program whose interpreter will be at the given descriptor. A script is opened as it is.
 func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	key := entry.Path + "\x00" + strconv.Itoa(descriptor)
+	if kept, found := p.byKey[key]; found {
+		return sys.Reopen(kept.fd, syscall.O_RDONLY)
+	}
+	p.evict(entry.Size)
+	if len(p.byKey) >= maxPrograms {
+		return -1, syscall.ENOMEM
+	}
 	image, err := p.image(entry)
 	if err != nil {
 		return -1, err
@@ -131,22 +169,33 @@ func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
 	if !isELF(image) {
 		return p.contents.open(entry, 0)
 	}
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	key := entry.Path + "\x00" + strconv.Itoa(descriptor)
-	kept, found := p.byKey[key]
-	if !found {
-		if kept, err = p.patch(image, entry, descriptor); err != nil {
-			return -1, err
-		}
-		var details syscall.Stat_t
-		if err := syscall.Fstat(kept, &details); err != nil {
-			return -1, err
-		}
-		p.byKey[key] = kept
-		p.byID[file{uint64(details.Dev), details.Ino}] = entry
+	kept, err := p.patch(image, entry, descriptor)
+	if err != nil {
+		return -1, err
 	}
+	var details syscall.Stat_t
+	if err := syscall.Fstat(kept, &details); err != nil {
+		return -1, err
+	}
+	made := &patched{entry: entry, fd: kept, id: file{uint64(details.Dev), details.Ino}}
+	p.byKey[key], p.byID[made.id] = made, entry
+	p.used += entry.Size
 	return sys.Reopen(kept, syscall.O_RDONLY)
+}
+
+// evict drops programs that do not run until a new one fits the budget.
+func (p *programs) evict(size uint64) {
+	for key, old := range p.byKey {
+		if p.used+size <= p.Budget {
+			return
+		}
+		if p.unused(old.fd, old.entry) {
+			_ = syscall.Close(old.fd)
+			delete(p.byKey, key)
+			delete(p.byID, old.id)
+			p.used -= old.entry.Size
+		}
+	}
 }
 
 // patch copies a program and lets its PT_INTERP header point at a new string behind the file. The string in the mapped
