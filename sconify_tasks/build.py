@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sconify_cache.digest import Digest
 from sconify_cache.explain import diff
+from sconify_cache.folder import store_error
 from sconify_cache.keys import Action, facts_digest, secret_id
 from sconify_cache.record import Record
 from sconify_cache.store import MissingBlobError
@@ -88,9 +90,10 @@ class Build:
         try:
             outputs = self._run(step)
             self._record(step, outputs)
-        except SconifyError as error:
-            self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(error)))
-            raise
+        except (SconifyError, OSError) as error:
+            failure = error if isinstance(error, SconifyError) else self._disk_failure(error)
+            self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(failure)))
+            raise failure from error.__cause__ if failure is error else error
         seconds = time.monotonic() - begun
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
 
@@ -120,6 +123,11 @@ class Build:
     def scope(self) -> str:
         """Where the last records of this image are filed: project and TO, not the image's place in a file."""
         return f"{self.world.keys.project}\0{self.options['to']}"
+
+    def _disk_failure(self, error: OSError) -> SconifyError:
+        """Put what the system refused into words. A write that failed names no file: steps write to the store's scratch."""
+        place = error.filename if isinstance(error.filename, str) else str(self.world.environment.cache)
+        return store_error(error, Path(place))
 
     def _there(self, digests: Iterable[Digest]) -> bool:
         return all(self.world.store.has(digest) for digest in digests)

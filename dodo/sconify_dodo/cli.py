@@ -52,7 +52,8 @@ def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path
     )
     for warning in (*parsed.warnings, *check(options)):
         screen.warn(warning)
-    screen.command(("sconify_image", *_masked(arguments)))
+    if options.flag("debug"):
+        screen.command(("sconify_image", *_masked(arguments)))
 
     from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder
     from sconify_dodo.front import run as build

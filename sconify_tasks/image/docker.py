@@ -6,14 +6,11 @@ puts into every container (`/.dockerenv`, `/etc/hosts`, ...) is no part of the i
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -21,10 +18,11 @@ from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
 from sconify_tasks.image.config import config_of, identity_of, parse_diff_ids
 from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.exported import keep_layer, layer_of
 from sconify_tasks.image.held import Held
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
-from sconify_tasks.image.streams import CHUNK, Forward, uncompressed
+from sconify_tasks.image.streams import Chunks
 from sconify_tasks.image.tar_read import Member, members
 from sconify_tasks.image.temporary import engine_time, new_container, remove_container, sweep
 
@@ -32,13 +30,17 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _TRANSFER = 2 << 20  # the SDK's own default, and the fastest
-# A look-up costs some 60 ms of mounting, in which the engine streams as many bytes: after enough look-ups, one stream
-# of the whole image, of which only the headers are kept, is cheaper.
+# A look-up costs some 60 ms of starting a process, in which the engine streams as many bytes: after enough look-ups, one
+# stream of the whole image, of which only the headers are kept, is cheaper.
 _BYTES_PER_LOOKUP = 12 << 20
-_PATIENCE = 4
-# A loader asks for many libraries in few directories: the second question is answered with the whole directory, if it has
-# no more bytes than this.
-_DIRECTORY = 64 << 20
+_LOOKUPS = 24
+# More roots than these are taken from one stream of the directory that they have in common.
+_ROOTS = 4
+# A loader asks for many libraries in few directories: where one was found, the next question is answered with the whole
+# directory, if it has no more bytes than this. Where many were missed, with as much as the misses cost.
+_LIBRARIES = 64 << 20
+_MISSED = 16 << 20
+_MISSES = 4
 _CLOCK = 2_000_000_000  # archives have whole seconds, and file systems a clock that lags
 _ENGINE_OWN = frozenset(
     {
@@ -80,8 +82,9 @@ class DockerSource:
         self._known: dict[bytes, Entry | None] = {}
         self._asked = 0
         self._held = Held()
-        self._asked_in: set[bytes] = set()
-        self._tried: set[bytes] = set()
+        self._libraries: set[bytes] = set()
+        self._missed: Counter[bytes] = Counter()
+        self._tried: dict[bytes, int] = {}
         self._whole: dict[bytes, Entry] | None = None
 
     @property
@@ -113,17 +116,17 @@ class DockerSource:
         """Metadata of one path; remembered, and after some questions all of them are fetched at once."""
         check_path(path)
         with self._lock:
-            if self._whole is not None:
-                return self._whole.get(path)
+            if path in self._known:
+                return self._known[path]
+            # The engine follows symlinks in parents: so each parent is looked at first.
+            parent = None if path == b"/" else self.lstat(split(path)[0])
+            inside = path == b"/" or (parent is not None and parent.kind is Kind.DIR)
+            directory = split(path)[0]
+            if inside:
+                self._hold_if_worth_it(directory, path)
             if path not in self._known:
-                # The engine follows symlinks in parents: so each parent is looked at first.
-                parent = None if path == b"/" else self.lstat(split(path)[0])
-                inside = path == b"/" or (parent is not None and parent.kind is Kind.DIR)
-                if inside and self._is_library(path):
-                    self._hold(split(path)[0])
-                if path not in self._known:
-                    self._known[path] = self._fetch(path) if inside and self._held.archive(path) is None else None
-            return self._known.get(path)
+                self._known[path] = self._look_up(path) if inside else None
+            return self._known[path]
 
     def listdir(self, path: bytes) -> list[bytes]:
         """Names in a directory, sorted; empty for what is none."""
@@ -131,7 +134,7 @@ class DockerSource:
             found = self.lstat(path)
             if found is None or found.kind is not Kind.DIR:
                 return []
-            self._hold(path)
+            self._hold(path, _LIBRARIES)
             archive = self._held.archive(path)
             everything = (entry.path for entry in self._held.entries(archive)) if archive else self._everything()
             return sorted(name for parent, name in map(split, everything) if parent == path and name)
@@ -165,13 +168,13 @@ class DockerSource:
         try:
             with engine_errors(self.name):
                 stream = self._api.get_image(self._inspected["Id"], chunk_size=_TRANSFER)
-                for item, content in members(cast("BinaryIO", _Chunks(stream))):
+                for item, content in members(cast("BinaryIO", Chunks(stream))):
                     if isinstance(item, Member) and content is not None and len(kept) < len(wanted):
-                        _keep(item.entry.path, content, wanted, kept)
+                        keep_layer(item.entry.path, content, wanted, kept)
             if missing := sorted(wanted - kept.keys()):
                 msg = f"{self.name}: the engine's export lacks the layer {missing[0]}"
                 raise UnavailableError(msg, hint="pull or build the image again")
-            yield tuple(_layer(digest, kept[digest]) for digest in self._diff_ids)
+            yield tuple(layer_of(digest, kept[digest]) for digest in self._diff_ids)
         finally:
             for file in kept.values():
                 file.close()
@@ -198,15 +201,24 @@ class DockerSource:
                     self._made = _Container(id=container, created=engine_time(self._client, container))
             return self._made
 
+    def _look_up(self, path: bytes) -> Entry | None:
+        """Answer from what is known of the whole image or of a directory that is held; only then ask the engine."""
+        if self._held.archive(path) is not None:
+            return None
+        return self._fetch(path) if self._whole is None else self._whole.get(path)
+
     def _fetch(self, path: bytes) -> Entry | None:
         """Take the first header of the path's archive: a HEAD request knows neither owner nor a symlink's own target."""
-        self._asked += 1
-        if self._asked > _PATIENCE + int(self._inspected.get("Size") or 0) // _BYTES_PER_LOOKUP:
+        if self._asked > _LOOKUPS + int(self._inspected.get("Size") or 0) // _BYTES_PER_LOOKUP:
             return self._everything().get(path)
         with closing(self._archive(path)) as archive:
             entry, _ = next(archive, (None, None))
         if entry is None or entry.path != path:  # the engine's own directory, with something of the image below it
+            self._missed[split(path)[0]] += 1
             return None
+        self._asked += 1  # what is not there costs the engine little
+        if b".so" in path:
+            self._libraries.add(split(path)[0])
         return replace(_shared(entry, self.lstat(entry.hardlink)), hardlink=b"") if entry.hardlink else entry
 
     def _everything(self) -> dict[bytes, Entry]:
@@ -247,7 +259,7 @@ class DockerSource:
                 held.setdefault(archive, set()).add(root)
         for archive, wanted in held.items():
             yield archive, frozenset(wanted)
-        if len(others) > _PATIENCE:
+        if len(others) > _ROOTS:
             # Many roots come from one stream, and what is not asked for is passed over.
             yield _common(others), frozenset(others)
         else:
@@ -275,21 +287,17 @@ class DockerSource:
         if whole:
             self._held.complete(root, tuple(seen))
 
-    def _is_library(self, path: bytes) -> bool:
-        """Whether it is the second library of its directory that is asked for."""
-        parent, name = split(path)
-        if b".so" not in name or parent == b"/":
-            return False
-        if parent in self._asked_in:
-            return True
-        self._asked_in.add(parent)
-        return False
+    def _hold_if_worth_it(self, directory: bytes, path: bytes) -> None:
+        if b".so" in path and directory in self._libraries:
+            self._hold(directory, _LIBRARIES)
+        elif self._missed[directory] >= _MISSES:
+            self._hold(directory, _MISSED)
 
-    def _hold(self, directory: bytes) -> None:
-        """Try, once, to hold all of a directory."""
-        if self._held.archive(directory) is None and directory not in self._tried:
-            self._tried.add(directory)
-            for _ in self._members(directory, budget=_DIRECTORY):
+    def _hold(self, directory: bytes, budget: int) -> None:
+        """Try to hold all of a directory, and give up when it has more bytes than that."""
+        if self._held.archive(directory) is None and self._tried.get(directory, 0) < budget:
+            self._tried[directory] = budget
+            for _ in self._members(directory, budget=budget):
                 pass
 
     @contextmanager
@@ -322,7 +330,7 @@ class DockerSource:
             except errors.NotFound:
                 return
             with closing(stream):
-                for item, content in members(cast("BinaryIO", _Chunks(stream))):
+                for item, content in members(cast("BinaryIO", Chunks(stream))):
                     entry = _translated(item.entry, asked) if isinstance(item, Member) else None
                     if entry and below(entry.path, path) and not _engines_own(entry, container.created):
                         yield entry, content
@@ -382,59 +390,3 @@ def _engines_own(entry: Entry, created: int) -> bool:
     if entry.path == b"/.dockerenv":
         return True
     return entry.path in _ENGINE_OWN and entry.size == 0 and entry.mtime >= created - _CLOCK
-
-
-def _keep(path: bytes, content: BinaryIO, wanted: set[Sha256], kept: dict[Sha256, BinaryIO]) -> None:
-    """Spill what may be a layer; told by its digest, because engines name and compress the files of an export differently."""
-    if not (path.endswith(b"/layer.tar") or path.startswith(b"/blobs/sha256/")):
-        return
-    file = cast("BinaryIO", tempfile.TemporaryFile(prefix="sconify-"))  # noqa: SIM115
-    if _spill(content, file, wanted, kept):
-        return
-    file.seek(0)
-    tar = uncompressed(file)
-    if tar is not file and path.startswith(b"/blobs/"):
-        plain = cast("BinaryIO", tempfile.TemporaryFile(prefix="sconify-"))  # noqa: SIM115
-        if not _spill(cast("BinaryIO", Forward(tar)), plain, wanted, kept):
-            plain.close()
-    file.close()
-
-
-def _spill(content: BinaryIO, file: BinaryIO, wanted: set[Sha256], kept: dict[Sha256, BinaryIO]) -> bool:
-    hasher = hashlib.sha256()
-    while data := content.read(CHUNK):
-        hasher.update(data)
-        file.write(data)
-    file.flush()
-    digest = Sha256("sha256:" + hasher.hexdigest())
-    if digest in wanted and digest not in kept:
-        kept[digest] = file
-        return True
-    return False
-
-
-def _layer(digest: Sha256, file: BinaryIO) -> Layer:
-    return Layer(diff_id=digest, size=file.seek(0, io.SEEK_END), path=Path(f"/proc/self/fd/{file.fileno()}"))
-
-
-class _Chunks(io.RawIOBase):
-    """The SDK's iterator of byte strings as a file."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        super().__init__()
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return at most `size` bytes, and none only at the end."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._rest = memoryview(chunk)
-        data = bytes(self._rest if size < 0 else self._rest[:size])
-        self._rest = self._rest[len(data) :]
-        return data

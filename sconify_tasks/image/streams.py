@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zlib
+from collections.abc import Iterable
 from typing import BinaryIO, cast
 
 from sconify_tasks.errors import UsageError
@@ -37,6 +38,30 @@ class Slice(io.RawIOBase):
             raise UsageError(msg, hint="pull or build the image again")
         self._at += count
         return count
+
+
+class Chunks(io.RawIOBase):
+    """The SDK's iterator of byte strings as a file."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        super().__init__()
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes, and none only at the end."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._rest = memoryview(chunk)
+        data = bytes(self._rest if size < 0 else self._rest[:size])
+        self._rest = self._rest[len(data) :]
+        return data
 
 
 def part(fd: int, offset: int, length: int) -> BinaryIO:

@@ -143,10 +143,11 @@ def _segment_pages(file: BinaryIO, segment: Segment, file_places: tuple[range, .
     if len(content) != segment.file_size:
         raise EnclaveError("truncated", "the runtime ends inside a segment")
     content = bytes(segment.lead) + _without(file_places, content, segment.file_offset)
-    for offset in range(segment.start, segment.end, PAGE):
-        position = offset - segment.start
+    # The zero pages that follow are added with EAUG, which gives zeros: what is in them can't be anything else.
+    content = content.rstrip(b"\0")
+    for position in range(0, len(content), PAGE):
         page = content[position : position + PAGE]
-        yield Page(offset=offset, flags=segment.flags, content=page.ljust(PAGE, b"\0") if page else _ZERO_PAGE)
+        yield Page(offset=segment.start + position, flags=segment.flags, content=page.ljust(PAGE, b"\0"))
 
 
 def _without(places: tuple[range, ...], content: bytes, start: int) -> bytes:

@@ -115,7 +115,9 @@ class Tree:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             if not self.at("/fspf/stub").exists():
-                self.put("/fspf/stub", self.runtime, 0o755)
+                stub = io.BytesIO()
+                write_sconified(self.runtime, stub, {})
+                self.put("/fspf/stub", stub.getvalue(), 0o755)
             os.link(self.at("/fspf/stub"), target)
         else:
             self.put(path, sealed, entry.meta.mode)

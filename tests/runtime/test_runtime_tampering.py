@@ -294,3 +294,16 @@ int main() {
     made.put("/app/secret.txt", "x")
     made.convert()
     assert made.run().stdout == "38 38 1 1 1 38\n"
+
+
+def test_a_running_program_is_started_again_by_its_path_only(run_python):
+    """Its memory file names its loader by a descriptor's number, which whoever starts it could fill."""
+    done = run_python(
+        TRY
+        + """
+os.symlink("/proc/self/exe", "/tmp/again")
+print(attempt(os.execv, "/proc/self/exe", ["x"]), "|", attempt(os.execv, "/tmp/again", ["x"]))
+""",
+    )
+    assert done.stdout == "No such file or directory | No such file or directory\n"
+    assert "use the program's path" not in done.stderr  # a warning; the default level is error

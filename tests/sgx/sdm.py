@@ -44,10 +44,14 @@ def measure(elf: bytes, config_page: bytes, *, threads: int, heap: int, stack: i
             memory[address + number] = file[offset + number]
         permissions = (1 if flags & 4 else 0) | (2 if flags & 2 else 0) | (4 if flags & 1 else 0)
         at = address & ~0xFFF
+        of_segment = []
         while at < address + memory_size:
-            pages.append((at - base, permissions | 0x200, bytes(memory.get(at + number, 0) for number in range(PAGE))))
+            of_segment.append((at - base, permissions | 0x200, bytes(memory.get(at + number, 0) for number in range(PAGE))))
             at += PAGE
-    at = max(offset for offset, _, _ in pages) + PAGE
+        while of_segment and of_segment[-1][2] == bytes(PAGE):
+            of_segment.pop()
+        pages += of_segment
+    at = max(-(-(address + memory_size) // PAGE) * PAGE for _, _, address, _, memory_size in headers) - base
     for number in range(0, len(config_page), PAGE):
         pages.append((at, 0x201, config_page[number : number + PAGE]))
         at += PAGE

@@ -111,6 +111,9 @@ func inspect() (*self, error) {
 	if pages == nil || signature == nil {
 		return nil, errors.New("this is the runtime's stub, started without its supervisor: start the image's entry binary instead")
 	}
+	if err := image.CheckTable(); err != nil {
+		return nil, modified(err)
+	}
 	me := &self{image: image}
 	if me.original, err = image.Section(".sconify.elf"); err != nil {
 		return nil, err

@@ -131,6 +131,29 @@ func (f *File) ReadSegment(segment Segment) ([]byte, error) {
 
 type place struct{ start, end uint64 }
 
+// CheckTable refuses a file whose section header table lies in a segment: the table is not measured, so it could hide a
+// change of what is loaded (docs/formats.md section 5). Files that the build made never have it there.
+func (f *File) CheckTable() error {
+	places, err := f.filePlaces()
+	if err != nil {
+		return err
+	}
+	segments, err := f.Segments()
+	if err != nil {
+		return err
+	}
+	table := places[tablePlace]
+	for _, segment := range segments {
+		if table.start < segment.Offset+segment.FileSize && segment.Offset < table.end {
+			return errors.New("the section header table lies in a segment")
+		}
+	}
+	return nil
+}
+
+// tablePlace is the section header table among the places of a file.
+const tablePlace = 2
+
 // filePlaces returns the ranges of the file that are not measured.
 func (f *File) filePlaces() ([]place, error) {
 	header := make([]byte, 64)

@@ -160,11 +160,8 @@ func (s *stream) segment(segment elfsec.Segment, content []byte, base uint64) {
 	first := segment.Address &^ (page - 1)
 	padded := make([]byte, segment.Address-first, uint64(len(content))+segment.Address-first)
 	padded = append(padded, content...)
-	filled := roundUp(uint64(len(padded)))
-	s.pages(first-base, padded, flags)
-	for at := first + filled; at < roundUp(segment.Address+segment.Memory); at += page {
-		s.add(at-base, s.zero[:], flags)
-	}
+	// The zero pages that follow are added with EAUG, which gives zeros: what is in them can't be anything else.
+	s.pages(first-base, bytes.TrimRight(padded, "\x00"), flags)
 }
 
 // thread measures one thread's stack, TCS and SSA; the two guard pages are holes.

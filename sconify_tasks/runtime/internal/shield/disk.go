@@ -39,6 +39,7 @@ func (d disk) Magic(name string) (text string, native, found bool) {
 	switch leaf {
 	case "exe":
 		if logical := d.programs.logical(d.target, process); logical != "" {
+			d.image = name
 			return logical, false, true
 		}
 		return "", true, true

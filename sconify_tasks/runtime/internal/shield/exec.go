@@ -47,8 +47,8 @@ func (t *target) handleExec(what *call) answer {
 	case found.Entry.Kind != fspf.KindFile:
 		return fail(syscall.EACCES)
 	}
-	if strings.HasPrefix(found.verbatim, "/proc/") {
-		return t.execInode(found.verbatim)
+	if t.image != "" { // the walk went through a process's exe: the kernel starts what runs there, not the path
+		return t.execInode(t.image)
 	}
 	return t.execEntry(found)
 }

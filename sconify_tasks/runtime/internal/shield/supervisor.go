@@ -175,8 +175,6 @@ func (t *target) handle(what *call, hurried bool) answer {
 // place is a resolved argument.
 type place struct {
 	resolve.Result
-	// verbatim is what the caller passed.
-	verbatim string
 }
 
 // locate reads and resolves a path argument. done means that the answer is already known.
@@ -189,7 +187,6 @@ func (t *target) locate(dir, path int, options resolve.Options) (found place, do
 	if errno != 0 {
 		return found, true, t.unreadable(errno)
 	}
-	found.verbatim = name
 	if name == "" { // ENOENT, or AT_EMPTY_PATH
 		return found, true, proceed
 	}

@@ -22,6 +22,8 @@ type target struct {
 	process int
 	known   *identity
 	buffer  *[maxString]byte
+	// image is the /proc/PID/exe that the walk went through, if any.
+	image string
 }
 
 func (t *target) proc(leaf string) string {

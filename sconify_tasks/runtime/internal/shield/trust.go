@@ -208,6 +208,9 @@ func (v *trust) digest(t *target, name string, id identification, program bool) 
 		if err != nil {
 			return known, fmt.Errorf("%w: %s: %w", fspf.ErrDamaged, name, err)
 		}
+		if err := decoded.CheckTable(); err != nil {
+			return known, fmt.Errorf("%w: %s: %w", fspf.ErrDamaged, name, err)
+		}
 		known, err = measure.Program(decoded)
 		if err != nil {
 			return known, err
