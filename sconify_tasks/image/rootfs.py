@@ -354,11 +354,14 @@ def _blake3(seen: _Seen) -> Digest:
 
 
 def _line(entry: Entry, content: str) -> bytes:
-    """One entry, length-prefixed: no two trees have the same bytes."""
-    numbers = (entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size, *entry.rdev, content)
-    fields = [entry.path, entry.target, entry.hardlink, " ".join(str(number) for number in numbers).encode()]
-    fields += [part for pair in entry.xattrs for part in pair]
-    return b"%d;" % len(fields) + b"".join(b"%d:%b" % (len(field), field) for field in fields)
+    """One entry, length-prefixed: no two trees have the same bytes. Written out, as it is made for every file of every run."""
+    numbers = b"%d %d %d %d %d %d %d %d %b" % (
+        *(entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size),
+        *(*entry.rdev, content.encode()),
+    )
+    path, target, link, pairs = entry.path, entry.target, entry.hardlink, entry.xattrs
+    lengths = (4 + 2 * len(pairs), len(path), path, len(target), target, len(link), link, len(numbers), numbers)
+    return b"%d;%d:%b%d:%b%d:%b%d:%b" % lengths + b"".join(b"%d:%b" % (len(field), field) for pair in pairs for field in pair)
 
 
 def _read_config(path: Path, platform: str) -> ImageConfig:
