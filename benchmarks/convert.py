@@ -158,14 +158,18 @@ def _run(options: argparse.Namespace) -> int:
         print(f"native image: {bench.native.files} files, {megabytes(bench.native.size)} MB; taken: {' '.join(native.TAKEN)}")
         conversions = list(_conversions(bench, options))
         try:
-            for _ in range(options.repeat):
+            for number in range(options.repeat):
+                print(f"round {number + 1} of {options.repeat}...", file=sys.stderr)
                 bench.measure_reference()
                 for conversion in conversions:
                     bench.measure(conversion)
+        except KeyboardInterrupt:
+            print("interrupted: this is what was measured until then", file=sys.stderr)
         finally:
             for conversion in conversions:
                 conversion.forget()
-        print(_report(bench, conversions))
+        if bench.reference.runs:
+            print(_report(bench, conversions))
     return 0
 
 
@@ -213,6 +217,8 @@ def _report(bench: Bench, conversions: list[Conversion]) -> str:
     rows = [_row("reference: docker build", bench.reference, bench.reference, None)]
     for conversion in conversions:
         for name, case in conversion.cases.items():
+            if not case.runs:
+                continue
             label = f"{conversion.source} to {conversion.sink}, {name}"
             rows.append(_row(label, case, bench.reference, AIMS.get((conversion.sink, name))))
     lines = [table(headings, rows), "", *_explained(CASES, ABOUT), ""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def or_say_what_is_missing(benchmark: Callable[[], int]) -> int:
     except ImportError:
         print('pytest is missing: pip install -e ".[test]"', file=sys.stderr)
         return MISSING
+    # Whatever ends a benchmark, what it made in an engine is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return benchmark()
     except (pytest.skip.Exception, pytest.fail.Exception, Unavailable) as error:

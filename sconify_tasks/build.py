@@ -56,6 +56,8 @@ class Build:
         May be called again: what was settled is asked for again in the store, not in the places that images go to.
         """
         misses: list[Miss] = []
+        for image in ("native", "base"):
+            self._input(f"external.{image}")  # an image that is missing is better missed now than after half of the work
         for step in self.steps:
             if step.name in self.settled and self._there(self.settled[step.name].blobs.values()):
                 continue
@@ -80,22 +82,25 @@ class Build:
         return True
 
     def execute(self, step: Step) -> None:
-        """Settle the step, by running it if need be. Raises what the step raises, after saying so on the stream."""
-        if step.name in self.settled or self.settle(step):
-            self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=True, seconds=0.0))
-            return
-        why = "; ".join(self.reasons(step)[:3])
-        self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
-        begun = time.monotonic()
+        """Settle the step, by running it if need be. Raises SconifyError after saying so on the stream."""
         try:
-            outputs = self._run(step)
-            self._record(step, outputs)
+            cached, begun = self._settled_or_run(step)
         except (SconifyError, OSError) as error:
             failure = error if isinstance(error, SconifyError) else self._disk_failure(error)
             self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(failure)))
             raise failure from error.__cause__ if failure is error else error
-        seconds = time.monotonic() - begun
-        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
+        seconds = 0.0 if cached else time.monotonic() - begun
+        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=cached, seconds=seconds))
+
+    def _settled_or_run(self, step: Step) -> tuple[bool, float]:
+        """Whether the cache had it, and when its run began."""
+        begun = time.monotonic()
+        if step.name in self.settled or self.settle(step):
+            return True, begun
+        why = "; ".join(self.reasons(step)[:3])
+        self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
+        self._record(step, self._run(step))
+        return False, begun
 
     def action(self, step: Step) -> Action:
         """What the step would do now: its key, and the components that make it."""

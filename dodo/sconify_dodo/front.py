@@ -12,7 +12,7 @@ from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
-from sconify_tasks.errors import SconifyError, UsageError
+from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
 from sconify_tasks.events import Detail, StepFailed, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
@@ -98,6 +98,7 @@ def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug
 
     `verbose` shows what was made: each Dockerfile, and each session with its secrets masked.
     """
+    _check_targets(orders)
     builds = {order.name: make_build(world, order) for order in orders}
     _warn_of_simulation(world, orders)
     try:
@@ -144,6 +145,16 @@ def _plan(
     return stale, failed
 
 
+def _check_targets(orders: list[Order]) -> None:
+    """UsageError where two images would be written to one place, each over the other."""
+    first: dict[str, str] = {}
+    for order in orders:
+        to = order.options.text("to")
+        if to in first:
+            raise UsageError(f"{first[to]} and {order.name} are both written to {to}", hint="give each image its own `to`")
+        first[to] = order.name
+
+
 def _warn_of_simulation(world: World, orders: list[Order]) -> None:
     """Say once that the embedded toolchain makes simulated enclaves, where a session demands production ones."""
     demanding = [
@@ -179,13 +190,20 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
         from sconify_tasks.image.references import open_source
 
         name = options.text(option)
-        return open_source(
-            name,
-            docker=world.docker,
-            platform=options.text("platform"),
-            stat_cache=world.stat_cache(name),
-            default_oci_store=world.images,
-        )
+        try:
+            return open_source(
+                name,
+                docker=world.docker,
+                platform=options.text("platform"),
+                stat_cache=world.stat_cache(name),
+                default_oci_store=world.images,
+            )
+        except UnavailableError as error:
+            if option != "base":
+                raise
+            # There is no silent fallback: what an image is built on is part of what it is.
+            hint = "pull or build it, or name another one; --base=scratch is none at all"
+            raise UnavailableError(f"--base={name}: {error.message}", hint=hint) from error
 
     return OpenedSource(open_image)
 

@@ -14,6 +14,7 @@ from doit.task import Stream, Task
 from sconify_dodo.backend import SconifyBackend
 from sconify_dodo.reporter import SconifyReporter, reported
 from sconify_tasks.build import Build, Miss
+from sconify_tasks.errors import SconifyError
 from sconify_tasks.step import Step
 
 GROUP = "sconify"
@@ -68,6 +69,9 @@ def _action(build: Build, step: Step) -> Callable[[], None]:
 
 def _settles(build: Build, step: Step) -> Callable[[], bool]:
     def uptodate() -> bool:
-        return build.settle(step)
+        try:
+            return build.settle(step)
+        except (SconifyError, OSError):
+            return False  # what it takes from outside can't be had: said by the step itself, so that others may go on
 
     return uptodate

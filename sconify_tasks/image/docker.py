@@ -78,7 +78,9 @@ class DockerSource:
             msg = f"{self.name} is an image for {actual}, not for {platform}"
             raise UsageError(msg, hint="choose another image")
         self._lock = RLock()
-        self._made: _Container | None = None
+        self._pool = RLock()
+        self._made: list[str] = []
+        self._idle: list[_Container] = []
         self._known: dict[bytes, Entry | None] = {}
         self._asked = 0
         self._held = Held()
@@ -180,26 +182,37 @@ class DockerSource:
                 file.close()
 
     def close(self) -> None:
-        """Remove the temporary container."""
+        """Remove the temporary containers."""
         with self._lock:
-            made, self._made = self._made, None
             self._held.close()
-        if made is not None:
+        with self._pool:
+            made, self._made, self._idle = self._made, [], []
+        for container in made:
             with suppress(SconifyError):  # an engine that went away: the next run sweeps
-                remove_container(self._client, made.id)
+                remove_container(self._client, container)
 
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
 
-    def _container(self) -> _Container:
-        with self._lock:
-            if self._made is None:
-                with engine_errors(self.name):
-                    sweep(self._client)
-                    container = new_container(self._client, self._inspected["Id"])
-                    self._made = _Container(id=container, created=engine_time(self._client, container))
-            return self._made
+    @contextmanager
+    def _lent(self) -> Iterator[_Container]:
+        """A container for one stream alone: the engine locks it until the archive is read to its end or hung up."""
+        with self._pool:
+            container = self._idle.pop() if self._idle else self._new()
+        try:
+            yield container
+        finally:
+            with self._pool:
+                self._idle.append(container)
+
+    def _new(self) -> _Container:
+        with engine_errors(self.name):
+            if not self._made:
+                sweep(self._client)
+            made = new_container(self._client, self._inspected["Id"])
+            self._made.append(made)
+            return _Container(id=made, created=engine_time(self._client, made))
 
     def _look_up(self, path: bytes) -> Entry | None:
         """Answer from what is known of the whole image or of a directory that is held; only then ask the engine."""
@@ -322,9 +335,8 @@ class DockerSource:
         """Yield the members of the engine's archive of `path`, with the paths they have in the image; none if it is missing."""
         from docker import errors
 
-        container = self._container()
         asked = _textual(path)
-        with engine_errors(f"{self.name}: {shown(path)}"):
+        with self._lent() as container, engine_errors(f"{self.name}: {shown(path)}"):
             try:
                 stream, _ = self._api.get_archive(container.id, asked, _TRANSFER)
             except errors.NotFound:

@@ -101,8 +101,6 @@ class OciSink:
     def _layer(self, layer: Layer, *, verify: bool = False) -> Descriptor:
         described = _layer_descriptor(layer.diff_id, layer.size)
         target = self._path(layer.diff_id)
-        if _has(target, layer.size):
-            return described
         if verify:
             self._copy(layer.path, Blob(media_type=TAR, digest=layer.diff_id, size=layer.size, document={}))
             return described
@@ -111,10 +109,14 @@ class OciSink:
             raise VerificationError(msg, hint="build again")
         temporary = self._temporary(target)
         try:
+            # Also where a blob of that name and length is there: a link costs nothing, and what is there may be damaged.
             os.link(layer.path.resolve(), temporary)  # link(2) would link a symlink itself
         except OSError:  # another file system, or one without hard links
+            if _has(target, layer.size):
+                return described
             _clone(layer.path, temporary)
         temporary.replace(target)
+        temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are one file already
         return described
 
     def _copy(self, source: Path, blob: Blob) -> None:

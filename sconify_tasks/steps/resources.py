@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sconify_tasks.assembled import assembled
-from sconify_tasks.errors import SconifyError
+from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.model import BuiltImage, Layer
 from sconify_tasks.step import Context, Outputs
 
@@ -42,13 +42,24 @@ def dockerfile(base: str, image: BuiltImage) -> str:
     config = json.loads(image.config)["config"]
     lines = [f"FROM {base}"]
     lines += [f"ADD {_layer_name(number, layer)} /" for number, layer in enumerate(image.layers)]
-    lines += [f"ENV {name}={json.dumps(value)}" for name, _, value in (item.partition("=") for item in config["Env"])]
+    lines += [f"ENV {name}={_quoted(value)}" for name, _, value in (item.partition("=") for item in config["Env"])]
     lines += [f"USER {config['User']}"] if config.get("User") else []
     lines += [f"EXPOSE {port}" for port in sorted(config.get("ExposedPorts", {}))]
     lines += [f"VOLUME {json.dumps(sorted(config['Volumes']))}"] if config.get("Volumes") else []
     lines += [f"STOPSIGNAL {config['StopSignal']}"] if config.get("StopSignal") else []
     lines += [f"ENTRYPOINT {json.dumps(config['Entrypoint'])}", "CMD []"]
+    for line in lines:
+        # Users, ports and signals come from the native image: none of them may add an instruction.
+        if not line.isprintable():
+            raise UsageError(
+                f"the image's config has {line[:80]!r}, which no Dockerfile can say", hint="repair the native image"
+            )
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """A value as Docker's parser takes it literally: a `$` would be a variable's."""
+    return json.dumps(value, ensure_ascii=False).replace("$", "\\$")
 
 
 def _places(context: Context) -> tuple[Path, Path]:

@@ -32,7 +32,9 @@ def after(step: str, then):
 
 @pytest.mark.parametrize("step", ["inspect", "binary", "files", "libraries"])
 @pytest.mark.parametrize(("path", "was", "new"), [("app/secret", SECRET, CHANGED), ("plain/readme", b"anybody", b"nobody!")])
-def test_a_file_that_changes_between_two_steps_and_back_leaves_no_wrong_record(native, place, tmp_path, step, path, was, new):
+def test_a_file_that_changes_between_two_steps_and_back_leaves_no_wrong_record(  # noqa: PLR0917
+    native, place, tmp_path, step, path, was, new
+):
     changed = convert(native, place, react=after(step, lambda: overwrite(native, path, new)))
     assert changed.code == 1
     assert "changed while it was read" in " ".join(changed.failures.values())

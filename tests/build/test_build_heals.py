@@ -9,6 +9,7 @@ import pytest
 from build.small_image import Place, convert, write
 
 from sconify_tasks.graph import STEPS as ALL
+from sconify_tasks.image.validate import validate
 
 
 def damage(path) -> None:
@@ -53,6 +54,19 @@ def test_a_truncated_layer_of_the_image_is_delivered_again(native, built):
     layer.write_bytes(content[:-1])
     assert convert(native, built).ran == {"deliver"}
     assert layer.read_bytes() == content
+
+
+def test_a_damaged_layer_of_the_right_length_does_not_survive_the_next_delivery(native, built):
+    damage(built.layers()[2])
+    (built.layout / "index.json").unlink()
+    assert convert(native, built).ran == {"deliver"}
+    validate(built.layout, "small")
+
+
+def test_a_delivery_over_the_same_layers_leaves_no_scraps(native, built):
+    (built.layout / "index.json").unlink()
+    assert convert(native, built).ran == {"deliver"}
+    assert list(built.layout.rglob(".sconify-*")) == []
 
 
 def test_a_deleted_session_file_is_written_again(native, built):

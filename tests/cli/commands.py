@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from build.small_image import Place
 
 BIN = Path(sys.executable).parent
 NO_ENGINE = "unix:///nonexistent/docker.sock"
-TIMEOUT = 120
+TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +63,12 @@ def start(place: Place, words: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [BIN / words[0], *words[1:]],
         cwd=place.folder,
-        env=variables(place),
+        env=variables(place, PYTHONFAULTHANDLER="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # As from a terminal: a shell that starts jobs in the background makes them ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one C call
     )
 
 
@@ -76,6 +77,9 @@ def stop_at(process: subprocess.Popen[str], line: str, number: signal.Signals) -
     assert process.stderr is not None
     assert process.stdout is not None
     said = []
+    # A process that hangs says where (PYTHONFAULTHANDLER), and fails the test by its code.
+    alarm = threading.Timer(TIMEOUT, process.send_signal, [signal.SIGABRT])
+    alarm.start()
     for got in process.stderr:
         said.append(got)
         if got.rstrip("\n") == line:
@@ -84,6 +88,7 @@ def stop_at(process: subprocess.Popen[str], line: str, number: signal.Signals) -
     said.append(process.stderr.read())
     stdout = process.stdout.read()
     code = process.wait(TIMEOUT)
+    alarm.cancel()
     process.stderr.close()
     process.stdout.close()
     return Ended(code=code, stdout=stdout, stderr="".join(said))

@@ -251,7 +251,7 @@ def test_protected_files_may_have_names_that_are_not_utf8(attempt, native, name)
 def test_a_link_to_a_folder_whose_name_is_not_utf8(native, refused):
     folder = os.fsencode(native) + b"/f\xff"
     os.mkdir(folder)  # noqa: PTH102
-    os.symlink(b"f\xff", os.fsencode(native) + b"/named")
+    (native / "named").symlink_to(os.fsdecode(b"f\xff"))
     refused(2, "/named", more=("--dir=/named",))
 
 

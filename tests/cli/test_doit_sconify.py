@@ -195,7 +195,7 @@ def test_a_project_file_that_can_not_be(project, text, words):
     assert len(ended.errors) == 1, ended.stderr
     for word in words:
         assert word in ended.errors[0]
-    assert not project.cache.exists()
+    assert built(project) == set()
 
 
 def test_a_folder_without_a_project_file(place):

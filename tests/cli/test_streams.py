@@ -33,7 +33,9 @@ def test_a_given_name_and_namespace_are_what_is_printed(native, place):
 
 def test_progress_goes_to_stderr_without_terminal_sequences(native, place):
     ended = run(place, arguments(native, place))
-    assert {"inspect", "encrypt done", "verify done"} <= {re.sub(r" [0-9.]+ s$", "", line) for line in ended.stderr.splitlines()}
+    assert {"inspect", "encrypt done", "verify done"} <= {
+        re.sub(r" [0-9.]+ s$", "", line) for line in ended.stderr.splitlines()
+    }
     assert "\x1b" not in ended.stderr
 
 

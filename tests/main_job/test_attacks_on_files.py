@@ -75,11 +75,11 @@ def test_a_link_in_place_of_a_file(lab, containers):
     assert _read(containers, lab, paths, changes=changes).told == dict.fromkeys(paths, EIO)
 
 
-def test_a_protected_link_that_leads_elsewhere_stops_a_program_in_its_directory(lab, containers):
-    """Python lists the script's directory first of all, and a directory that is not the manifest's is not listed."""
+def test_a_protected_link_leads_where_the_manifest_says_and_not_where_the_disk_says(lab, containers, native):
     changes = {"/evil.txt": Change(content=b"evil"), "/app/link.txt": Change(target="/evil.txt")}
-    ended = containers.run(lab, READ % (["/app/link.txt"],), changes=changes)
-    assert ended.told == {"/app/link.txt": EIO}
+    program = "import os; tell(target=os.readlink('/app/link.txt'), content=attempt(read, '/app/link.txt'))"
+    told = containers.run(lab, program, changes=changes).told
+    assert told == {"target": "secret.txt", "content": native.markers[4]}
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +147,19 @@ def test_a_program_that_nobody_verified_learns_nothing(lab, containers, native):
 
 
 @pytest.mark.parametrize("directory", ["/usr/lib/python3.11", "/usr/local/lib/python3.11", "/usr/lib/python3"])
-def test_a_planted_sitecustomize_does_not_run(directory, lab, containers):
-    changes = {
-        f"{directory}/sitecustomize.py": Change(content=b"print('EVIL')"),
-        f"{directory}/dist-packages/sitecustomize.py": Change(content=b"print('EVIL')"),
-    }
+def test_a_planted_sitecustomize_does_not_run(directory, lab, containers, native):
+    # Debian's Python looks for modules of the distribution in a folder of its own, except in the standard library's.
+    folder = directory if directory == "/usr/lib/python3.11" else f"{directory}/dist-packages"
+    changes = {f"{folder}/sitecustomize.py": Change(content=b"print('EVIL')")}
     ended = containers.run(lab, "tell(ran=True)", changes=changes)
     assert "EVIL" not in ended.stdout + ended.stderr
     assert ended.status != 0 or ended.told == {"ran": True}
+    assert "EVIL" in _unprotected(containers, native.image, "/usr/bin/python3", "-c", "pass", changes=changes).stdout
+
+
+def _unprotected(containers, image, program, *arguments, changes):
+    """The control: what the same change does where no runtime stands in its way."""
+    return containers.run(image, "", "--entrypoint", program, changes=changes, command=arguments)
 
 
 @pytest.mark.parametrize(("path", "content"), [
@@ -163,7 +168,7 @@ def test_a_planted_sitecustomize_does_not_run(directory, lab, containers):
     ("/usr/bin/python3.11._pth", b"/opt/evil\n"),
     ("/usr/bin/pybuilddir.txt", b"/opt/evil"),
 ])  # fmt: skip
-def test_a_planted_file_that_redirects_python_is_not_read(path, content, lab, containers):
+def test_a_planted_file_that_redirects_python_is_not_read(path, content, containers, lab):
     changes = {
         path: Change(content=content),
         "/opt/evil/lib/python3.11/os.py": Change(content=b"print('EVIL')"),
@@ -172,6 +177,14 @@ def test_a_planted_file_that_redirects_python_is_not_read(path, content, lab, co
     ended = containers.run(lab, "import sys; tell(home=[p for p in sys.path if 'evil' in p])", changes=changes)
     assert "EVIL" not in ended.stdout + ended.stderr
     assert ended.told == {"home": []}
+
+
+def test_such_a_file_does_redirect_python_where_nothing_is_protected(containers, native):
+    changes = {"/usr/bin/pyvenv.cfg": Change(content=b"home = /opt/evil\n")}
+    ended = _unprotected(
+        containers, native.image, "/usr/bin/python3", "-c", "import sys; print(sys.path, sys._home)", changes=changes
+    )
+    assert "/opt/evil" in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -188,6 +201,7 @@ def test_a_planted_preload_file_loads_nothing(lab, containers):
     changes = {"/opt/evil.so": Change(content=library, mode=0o755), "/etc/ld.so.preload": Change(content=b"/opt/evil.so\n")}
     ended = containers.run(lab, "tell(mapped='evil' in read('/proc/self/maps'))", changes=changes)
     assert ended.told == {"mapped": False}
+    assert "evil" in _unprotected(containers, lab, "/bin/cat", "/proc/self/maps", changes=changes).stdout
 
 
 def test_a_preload_or_another_variable_of_the_host_does_not_reach_the_program(lab, containers):
