@@ -146,11 +146,20 @@ def test_a_program_that_nobody_verified_learns_nothing(lab, containers, native):
     assert native.markers[14] not in ended.stderr
 
 
-@pytest.mark.parametrize("directory", ["/usr/lib/python3.11", "/usr/local/lib/python3.11", "/usr/lib/python3"])
-def test_a_planted_sitecustomize_does_not_run(directory, lab, containers, native):
-    # Debian's Python looks for modules of the distribution in a folder of its own, except in the standard library's.
-    folder = directory if directory == "/usr/lib/python3.11" else f"{directory}/dist-packages"
-    changes = {f"{folder}/sitecustomize.py": Change(content=b"print('EVIL')")}
+@pytest.mark.parametrize(
+    "planted",
+    [
+        ("/usr/lib/python3.11/sitecustomize.py", b"print('EVIL')"),
+        ("/usr/lib/python3/dist-packages/evil.pth", b"import sys; print('EVIL')\n"),
+        ("/usr/local/lib/python3.11/dist-packages/evil.pth", b"import sys; print('EVIL')\n"),
+        ("/etc/python3.11/sitecustomize.py", b"print('EVIL')"),
+        ("/evil/.local/lib/python3.11/site-packages/evil.pth", b"import sys; print('EVIL')\n"),
+    ],
+)
+def test_code_planted_where_python_runs_it_at_its_start_does_not_run(planted, lab, containers, native):
+    path, content = planted
+    # The last one is the site directory of a user whose home the attacker chose.
+    changes = {path: Change(content=content), "/etc/passwd": Change(content=b"root:x:0:0::/evil:/bin/sh\n")}
     ended = containers.run(lab, "tell(ran=True)", changes=changes)
     assert "EVIL" not in ended.stdout + ended.stderr
     assert ended.status != 0 or ended.told == {"ran": True}
