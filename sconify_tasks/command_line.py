@@ -76,8 +76,9 @@ def parse_arguments(arguments: Sequence[str]) -> Parsed:
         if word.startswith("-") and word not in {"-", "--"}:
             raise _unknown(word)
     if stray := [word for word in rest if word != "--"]:
-        listed = " ".join(repr(word[:60]) for word in stray[:5])
-        warnings.append(f"ignored what belongs to no option: {listed} (put a value with spaces in quotes)")
+        # Not which: they may be the rest of an unquoted --command, and this ends up in logs.
+        many = "one word" if len(stray) == 1 else f"{len(stray)} words"
+        warnings.append(f"ignored {many} that belong to no option (put a value with spaces in quotes)")
     raw = vars(found)
     wants_help = bool(raw.pop("help", False))
     given = {name: _value(BY_NAME[name], value) for name, value in raw.items()}

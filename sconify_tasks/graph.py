@@ -28,13 +28,14 @@ STEPS: tuple[Step, ...] = (
         name="inspect",
         version=1,
         inputs={"native": "external.native"},
+        reads=frozenset({"disable-copy-envvars", "disable-ld-library-path-in-session", "env"}),
         secret=True,
     ),
     Step(
         name="binary",
         version=1,
-        inputs={"native": "external.native", "config": "inspect.config"},
-        reads=_SELECTION | {"binary", "command", "disable-binary-symlink-detection", "disable-pie-check", "env"},
+        inputs={"native": "external.native", "config": "inspect.config", "path_variable": "inspect.path"},
+        reads=_SELECTION | {"binary", "command", "disable-binary-symlink-detection", "disable-pie-check"},
         secret=True,
     ),
     Step(
@@ -53,16 +54,9 @@ STEPS: tuple[Step, ...] = (
             "static": "binary.static",
             "interpreter": "binary.interpreter",
             "objects": "files.objects",
-            "config": "inspect.config",
+            "library_path": "inspect.library_path",
         },
-        reads=frozenset(
-            {
-                "disable-copy-envvars",
-                "disable-copy-shared-object-dependencies",
-                "disable-ld-library-path-in-session",
-                "env",
-            }
-        ),
+        reads=frozenset({"disable-copy-shared-object-dependencies"}),
         secret=True,
     ),
     Step(

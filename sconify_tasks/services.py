@@ -43,6 +43,7 @@ RECORDS = (
             "/usr/lib/python{major}.{minor}",
             "/usr/lib/python{major}",
             "/usr/local/lib/python{major}.{minor}",
+            "/etc/python{major}.{minor}",  # where Debian's sitecustomize.py leads
         ),
         links=("{bin}/python{major}",),
         absent=(

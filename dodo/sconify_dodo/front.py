@@ -227,9 +227,12 @@ def _template(options: Options) -> JSON:
     path = Path(options.text("template"))
     try:
         with path.open("rb") as file:
-            return file.read(_LARGEST_TEMPLATE).decode()
+            text = file.read(_LARGEST_TEMPLATE + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--template={path} can't be read: {error}") from None
+    if len(text) > _LARGEST_TEMPLATE:
+        raise UsageError(f"--template={path} is larger than {_LARGEST_TEMPLATE} bytes")
+    return text
 
 
 def _embedded_pin(world: World, options: Mapping[str, object]) -> JSON:

@@ -24,7 +24,6 @@ from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.resolve import Resolved, resolve_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.policy.command import split
-from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.shell_form import native_command
 from sconify_tasks.selection import select
 from sconify_tasks.services import detect
@@ -39,7 +38,7 @@ def run(context: Context) -> Outputs:
     """Yield the binary's place, digest and ELF facts, the links that lead to it, and the command's words."""
     native = context.native()
     config = context.load("config")
-    path_variable = _path_variable(config, context)
+    path_variable = context.text("path_variable") or _DEFAULT_PATH
     found = _find(native, context.options.text("binary"), path_variable, config["workdir"], "--binary")
     words = _command(context, config)
     program = _find(native, words[0], path_variable, config["workdir"], "the command's first word")
@@ -71,11 +70,6 @@ def run(context: Context) -> Outputs:
             **({"original": None} if protected else {}),
         },
     )
-
-
-def _path_variable(config: Mapping[str, Any], context: Context) -> str:
-    environment = service_environment(config["env"], context.options.texts("env"), generate_ld_library_path=False)
-    return environment.get("PATH") or _DEFAULT_PATH
 
 
 def _command(context: Context, config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,7 +47,6 @@ class Sealer:
     key: bytes
     path: Path
     known: dict[bytes, Sealed] = field(default_factory=dict)
-    encrypted: int = 0
 
     def seal(self, content_id: bytes, entry: Entry, content: BinaryIO, out: BinaryIO) -> None:
         """Append the ciphertext of `content` to `out`."""
@@ -58,7 +57,6 @@ class Sealer:
             raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
         length = out.tell() - start
         self.known[content_id] = Sealed(salt=sealed.salt, content=FileRange(path=self.path, offset=start, length=length))
-        self.encrypted += entry.size
 
 
 def run(context: Context) -> Outputs:
@@ -68,7 +66,7 @@ def run(context: Context) -> Outputs:
     if not wanted:
         return Outputs(
             blobs={"entries": store.put(encode_tree([]), private=True)},
-            facts={"layer": None, "layer_facts": None, "encrypted": 0},
+            facts={"layer": None, "layer_facts": None},
         )
     with store.scratch() as scratch:
         sealer = Sealer(key=context.fspf_key(), path=scratch / "ciphertext", known=_known(context))
@@ -85,7 +83,7 @@ def run(context: Context) -> Outputs:
             "entries": store.put(encode_tree([replace(entry, protection=Protection.NONE) for entry in entries]), private=True),
             "index": store.put(json.dumps(index, sort_keys=True).encode(), private=True),
         },
-        facts={"layer_facts": layer.facts(), "encrypted": sealer.encrypted},
+        facts={"layer_facts": layer.facts()},
     )
 
 

@@ -28,7 +28,7 @@ def run(context: Context) -> Outputs:
     """Yield what is to be encrypted and what is not, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
-    service, pins = _service_paths(context, native), _pins(context)
+    service, pins = _service_paths(context, native), _pins(context, native)
     regions = selection.regions(service | pins)
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
@@ -59,10 +59,12 @@ def _service_paths(context: Context, native: SourceImage) -> set[bytes]:
     return {path for path in service.libraries if _is(native.lstat(path), Kind.DIR)}
 
 
-def _pins(context: Context) -> set[bytes]:
-    """Files that decide which code is loaded: each is as in the native image, or it is not there."""
+def _pins(context: Context, native: SourceImage) -> set[bytes]:
+    """What decides which code is loaded: each is as in the native image, or it is not there, library directories too."""
     service = detect(context.text("binary"))
-    return {*LOADER_FILES, *(service.absent if service else ())}
+    if service is None:
+        return {*LOADER_FILES}
+    return {*LOADER_FILES, *service.absent, *(path for path in service.libraries if native.lstat(path) is None)}
 
 
 def _is(entry: Entry | None, kind: Kind) -> bool:

@@ -13,7 +13,6 @@ from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.libraries import Closure, Dependent, closure
-from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.selection import ancestors
 from sconify_tasks.step import Context, Outputs
 
@@ -30,7 +29,7 @@ def run(context: Context) -> Outputs:
         native,
         context.text("binary").encode(),
         dlopened=_dependents(context),
-        ld_library_path=_library_path(context).encode(),
+        ld_library_path=context.text("library_path").encode(),
     )
     _explain(context, found)
     links = {link.path: link.target for library in found.libraries for link in library.links}
@@ -57,16 +56,6 @@ def _dependent(facts: Mapping[str, Any]) -> Dependent:
         rpath=facts["rpath"].encode(),
         runpath=facts["runpath"].encode(),
     )
-
-
-def _library_path(context: Context) -> str:
-    environment = service_environment(
-        context.load("config")["env"],
-        context.options.texts("env"),
-        copy_native=not context.options.flag("disable-copy-envvars"),
-        generate_ld_library_path=not context.options.flag("disable-ld-library-path-in-session"),
-    )
-    return environment.get("LD_LIBRARY_PATH", "")
 
 
 def _explain(context: Context, found: Closure) -> None:

@@ -82,7 +82,7 @@ def test_a_changed_file_that_nothing_selects_changes_no_output(native, place):
 def test_one_changed_variable_of_the_session_makes_no_new_image(native, place):
     convert(native, place)
     digest = place.image_digest()
-    assert convert(native, place, env=("MORE=1",)).ran == {"binary", "libraries", "policy", "resources", "upload"}
+    assert convert(native, place, env=("MORE=1",)).ran == {"inspect", "policy", "resources", "upload"}
     assert place.image_digest() == digest
     assert b"MORE" in place.session.read_bytes()
 
