@@ -80,7 +80,8 @@ def test_stray_words_are_warned_about_and_ignored():
     assert parsed.options["command"] == "node"
     assert parsed.options["heap"] == 2 << 30
     assert len(parsed.warnings) == 1
-    assert "/app/app.js" in parsed.warnings[0]
+    assert "2 words" in parsed.warnings[0]
+    assert "/app/app.js" not in parsed.warnings[0]  # it may be the rest of a secret command
 
 
 @pytest.mark.parametrize(
