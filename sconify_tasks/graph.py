@@ -175,6 +175,7 @@ STEPS: tuple[Step, ...] = (
         version=1,
         inputs={
             "config": "inspect.config",
+            "binary": "binary.path",
             "command": "binary.command",
             "mrenclave": "sign.mrenclave",
             "tag": "manifest.tag",

@@ -430,7 +430,7 @@ OPTIONS: tuple[Option, ...] = (
         group=ENCLAVE,
         metavar="0|1",
         default=0,
-        help="whether the program may fork [SCONE_FORK]",
+        help="whether the program may fork [SCONE_FORK]; measured, not enforced: under the shield a fork is safe",
     ),
     Option(
         name="mprotect",

@@ -1,13 +1,15 @@
 """What is known of runtimes that need more than their shared objects: one record a service.
 
 A record names places, it runs nothing. `libraries` are protected as authenticated regions: planted files are not seen in
-them. `absent` are files that would redirect the runtime to code elsewhere: they are pinned, present or not.
+them. `absent` are files that would redirect the runtime to code elsewhere: they are pinned, present or not. `environment`
+goes into the session where neither the image nor `--env` says otherwise.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class ServiceRecord:
     libraries: tuple[str, ...]
     links: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class Service:
     libraries: tuple[bytes, ...]
     links: tuple[bytes, ...]
     absent: tuple[bytes, ...]
+    environment: Mapping[str, str]
 
 
 RECORDS = (
@@ -53,6 +57,8 @@ RECORDS = (
             "{bin}/python{major}.{minor}._pth",
             "{prefix}/lib/python{major}{minor}.zip",
         ),
+        # The user's own packages lie where /etc/passwd says, which is nobody's to vouch for.
+        environment={"PYTHONNOUSERSITE": "1"},
     ),
 )
 
@@ -72,6 +78,7 @@ def detect(binary: str) -> Service | None:
                 libraries=_fill(record.libraries, places),
                 links=_fill(record.links, places),
                 absent=_fill(record.absent, places),
+                environment=record.environment,
             )
     return None
 

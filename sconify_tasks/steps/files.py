@@ -13,6 +13,7 @@ from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
+from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.objects import ObjectFacts, read_object
 from sconify_tasks.selection import ancestors, select
@@ -28,7 +29,9 @@ def run(context: Context) -> Outputs:
     """Yield what is to be encrypted and what is not, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
-    service, pins = _service_paths(context, native), _pins(context, native)
+    service, links = _service_paths(context, native)
+    pins = _pins(context, native)
+    links |= selection.links
     regions = selection.regions(service | pins)
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
@@ -45,18 +48,25 @@ def run(context: Context) -> Outputs:
         facts={
             "roots": tuple(sorted(path.decode() for path in selection.encrypted)),
             "regions": [[region.path.decode(), int(region.protection)] for region in regions.regions],
-            "links": [[path.decode(), target.decode()] for path, target in sorted(selection.links.items())],
+            "links": [[path.decode(), target.decode()] for path, target in sorted(links.items())],
             "objects": [facts.as_json() for facts in objects],
         },
     )
 
 
-def _service_paths(context: Context, native: SourceImage) -> set[bytes]:
-    """Where the service's libraries lie in this image, unless they are not wanted."""
+def _service_paths(context: Context, native: SourceImage) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """Where the service's libraries lie in this image, unless they are not wanted, and the symlinks that lead there."""
     service = detect(context.text("binary"))
+    paths: set[bytes] = set()
+    links: dict[bytes, bytes] = {}
     if service is None or context.options.flag("disable-copy-service-libraries"):
-        return set()
-    return {path for path in service.libraries if _is(native.lstat(path), Kind.DIR)}
+        return paths, links
+    for path in service.libraries:
+        found = find_path(native, path)
+        if found is not None and found.entry.kind is Kind.DIR:
+            paths.add(found.path)
+            links.update({link.path: link.target for link in found.links})
+    return paths, links
 
 
 def _pins(context: Context, native: SourceImage) -> set[bytes]:
@@ -64,7 +74,7 @@ def _pins(context: Context, native: SourceImage) -> set[bytes]:
     service = detect(context.text("binary"))
     if service is None:
         return {*LOADER_FILES}
-    return {*LOADER_FILES, *service.absent, *(path for path in service.libraries if native.lstat(path) is None)}
+    return {*LOADER_FILES, *service.absent, *(path for path in service.libraries if find_path(native, path) is None)}
 
 
 def _is(entry: Entry | None, kind: Kind) -> bool:

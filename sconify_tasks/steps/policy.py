@@ -6,6 +6,7 @@ from sconify_tasks.fspf.names import MANIFEST_PATH
 from sconify_tasks.policy.environment import service_environment
 from sconify_tasks.policy.model import SessionName
 from sconify_tasks.policy.render import SessionParameters, render
+from sconify_tasks.services import detect
 from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.step import Context, Outputs
 
@@ -20,12 +21,13 @@ def run(context: Context) -> Outputs:
         copy_native=not options.flag("disable-copy-envvars"),
         generate_ld_library_path=not options.flag("disable-ld-library-path-in-session"),
     )
+    service = detect(context.text("binary"))
     parameters = SessionParameters(
         name=SessionName(context.text("session")),
         service=options.text("service-name"),
         mrenclaves=(MrEnclave(context.text("mrenclave")),),
         command=tuple(context.load("command")),
-        environment=environment,
+        environment={**(service.environment if service else {}), **environment},
         pwd=config["workdir"],
         fspf_key=context.fspf_key().hex(),
         fspf_tag=context.text("tag"),
