@@ -153,7 +153,13 @@ def start_server(state: Path, *arguments: str) -> Server:
     command = [sys.executable, "-m", "sconify_tasks.cas.cli", "serve", "--state", str(state), "--listen", "127.0.0.1"]
     ports = ["--api-port", "0", "--enclave-port", "0", "--las-port", "0"]
     process = subprocess.Popen(
-        [*command, *ports, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        [*command, *ports, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A shell starts what runs in the background with SIGINT ignored, and that is inherited all the way down to here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here yet
     )
     line = process.stdout.readline()
     if not line:

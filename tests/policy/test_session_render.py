@@ -250,7 +250,7 @@ def test_masking_leaves_no_key_no_environment_value_and_no_secret():
     assert FSPF["fspf_key"] not in shown
     assert "TOKEN" in shown
     assert M in shown
-    assert "command: python3 (masked)" in shown
+    assert 'command: "python3 (masked)"' in shown
 
 
 def test_what_can_not_be_read_is_not_shown():
