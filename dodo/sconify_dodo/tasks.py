@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sconify_tasks.errors import SconifyError
 from sconify_tasks.step import Step
 
 GROUP = "sconify"
+_LOOK_UP_SECONDS = 0.25
 
 
 def tasks_for(stale: Mapping[str, tuple[Build, Sequence[Miss]]]) -> list[Task]:
@@ -42,9 +44,30 @@ def run_tasks(tasks: list[Task], *, state: Path, jobs: int, keep_going: bool, de
     control = TaskControl(tasks)
     control.process([GROUP])
     arguments: list[Any] = [manager, reporter, keep_going, False, Stream(0)]
-    runner = MThreadRunner(*arguments, jobs) if jobs > 1 else Runner(*arguments)
+    runner = _ThreadRunner(*arguments, jobs) if jobs > 1 else Runner(*arguments)
     result = runner.run_all(control.task_dispatcher())
     return reporter.exit_code or int(result != 0)
+
+
+class _WakingQueue(queue.Queue):  # type: ignore[type-arg]
+    """A queue that looks up now and then while it waits.
+
+    A signal that arrives between Python's last look at its signals and the wait of a lock is seen only when the wait ends:
+    without this, such a Ctrl-C would be lost until a step finishes.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As `Queue.get`."""
+        while block and timeout is None:
+            try:
+                return super().get(timeout=_LOOK_UP_SECONDS)
+            except queue.Empty:
+                continue
+        return super().get(block, timeout)
+
+
+class _ThreadRunner(MThreadRunner):  # type: ignore[misc]
+    Queue = staticmethod(_WakingQueue)
 
 
 def _task(image: str, build: Build, step: Step, stale: set[str]) -> Task:

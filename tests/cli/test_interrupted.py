@@ -93,7 +93,7 @@ def test_a_signal_while_a_step_waits(native, place, tmp_path, step, number):
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
     if number == signal.SIGINT:
-        assert ended.code == 130
+        assert ended.code == 130, ended.stderr
         assert [line for line in ended.errors if "interrupted" in line] == ended.errors
         assert len(ended.errors) == 1
     else:
