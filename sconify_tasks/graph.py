@@ -134,6 +134,7 @@ STEPS: tuple[Step, ...] = (
             "base": "external.base",
             "encrypted": "encrypt.entries",
             "copied": "copy.entries",
+            "libraries": "libraries.tree",
             "regions": "files.regions",
             "key_id": "external.fspf_key_id",
         },

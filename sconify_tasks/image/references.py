@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from sconify_tasks.image.rootfs import StatCache
-    from sconify_tasks.image.sink import Sink
     from sconify_tasks.image.source import SourceImage
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -106,16 +105,6 @@ def open_source(
 
         return ScratchSource(platform=platform)
     return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform)
-
-
-def open_sink(ref: str, *, docker: Callable[[], DockerClient], default_oci_store: Path) -> tuple[Sink, str]:
-    """Open the place that an image named `ref` goes to, and return it with the name the image has there.
-
-    Choosing is as in `open_source`: `docker:NAME`, `oci:DIR[:TAG]`, or a bare name. For many images, keep one `Sinks`.
-    """
-    from sconify_tasks.image.sinks import Sinks
-
-    return Sinks(docker=docker, default_oci_store=default_oci_store).open(ref)
 
 
 def split_layout(text: str) -> tuple[Path, str]:

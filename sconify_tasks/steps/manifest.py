@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.fspf.entries import ManifestEntry
+from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import Manifest, fspf_tag, seal_manifest
 from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH
 from sconify_tasks.fspf.regions import Protection, Regions
@@ -26,7 +26,8 @@ def run(context: Context) -> Outputs:
     merged = {entry.path: entry for entry in decode_tree(store.get(context.blob("copied")))}
     # A directory that is pinned for what lies below it may itself be protected: its own class goes first.
     merged |= {entry.path: entry for entry in decode_tree(store.get(context.blob("encrypted")))}
-    entries = tuple(_classed(merged[path], regions) for path in sorted(merged))
+    closure = {entry.path for entry in decode_tree(store.get(context.blob("libraries")))}
+    entries = tuple(_classed(merged[path], regions, closure=path in closure) for path in sorted(merged))
     _check_base(context.base(), regions, merged)
     sealed = seal_manifest(context.fspf_key(), Manifest(regions=regions, entries=entries))
     directory = Entry(path=FSPF_DIRECTORY, kind=Kind.DIR, mode=0o755)
@@ -53,9 +54,12 @@ def _check_base(base: SourceImage, regions: Regions, entries: Mapping[bytes, Man
                 )
 
 
-def _classed(entry: ManifestEntry, regions: Regions) -> ManifestEntry:
-    """An entry with its region's class; a file outside of every protected region is authenticated."""
+def _classed(entry: ManifestEntry, regions: Regions, *, closure: bool) -> ManifestEntry:
+    """An entry with its region's class; a file outside of every protected region is authenticated.
+
+    `closure` marks a shared object of the program, also where it is an encrypted file like any other.
+    """
     protection = regions.protection(entry.path)
     if entry.meta.kind is Kind.FILE:
         protection = protection or Protection.AUTHENTICATED
-    return replace(entry, protection=protection)
+    return replace(entry, protection=protection, flags=entry.flags | (Flag.CLOSURE if closure else Flag(0)))

@@ -18,11 +18,12 @@ from sconify_tasks.image.docker import DockerSource
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.oci import OciSource
-from sconify_tasks.image.references import open_sink, open_source
+from sconify_tasks.image.references import open_source
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.search import search_base
 from sconify_tasks.image.sink_docker import DockerSink
 from sconify_tasks.image.sink_oci import OciSink
+from sconify_tasks.image.sinks import Sinks
 from sconify_tasks.image.validate import validate
 
 ITEMS = (
@@ -324,7 +325,7 @@ def test_from_the_engine_to_a_layout_and_back(engine, native, source, tmp_path):
 def test_bare_names_are_the_engines(engine, native, tmp_path):
     source = open_source(native, docker=lambda: engine.client, default_oci_store=tmp_path)
     assert source.name == f"docker:{native}"
-    sink, name = open_sink("host.example:5000/a:1", docker=lambda: engine.client, default_oci_store=tmp_path)
+    sink, name = Sinks(docker=lambda: engine.client, default_oci_store=tmp_path).open("host.example:5000/a:1")
     assert isinstance(sink, DockerSink)
     assert name == "host.example:5000/a:1"
     with pytest.raises(UnavailableError, match="never-was"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from parts.images import built, file, layer
 
 from sconify_tasks.errors import UnavailableError, UsageError
-from sconify_tasks.image.references import open_sink, open_source, parse_reference, split_layout
+from sconify_tasks.image.references import open_source, parse_reference, split_layout
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.sinks import Sinks
 
@@ -86,7 +86,7 @@ def test_every_transport_opens_its_source(tmp_path):
     (tmp_path / "root").mkdir()
     assert opened(f"dir:{tmp_path}/root", tmp_path).name == f"dir:{tmp_path}/root"
     assert opened("scratch", tmp_path).diff_ids == ()
-    sink, name = open_sink(f"oci:{tmp_path}/oci:t", docker=no_engine, default_oci_store=tmp_path)
+    sink, name = Sinks(docker=no_engine, default_oci_store=tmp_path).open(f"oci:{tmp_path}/oci:t")
     sink.deliver(built(layer(tmp_path, file(b"/f"))), ScratchSource(), name)
     assert opened(f"oci:{tmp_path}/oci:t", tmp_path).name == f"oci:{tmp_path}/oci:t"
     assert opened(f"oci:{tmp_path}/oci", tmp_path).lstat(b"/f") is not None
@@ -95,7 +95,7 @@ def test_every_transport_opens_its_source(tmp_path):
 def test_without_an_engine_a_bare_name_is_the_local_stores(tmp_path):
     with pytest.raises(UnavailableError, match="no Docker Engine answers"):
         opened("my/app:1", tmp_path)
-    sink, name = open_sink("my/app:1", docker=no_engine, default_oci_store=tmp_path / "store")
+    sink, name = Sinks(docker=no_engine, default_oci_store=tmp_path / "store").open("my/app:1")
     sink.deliver(built(layer(tmp_path, file(b"/f"))), ScratchSource(), name)
     source = opened("my/app:1", tmp_path)
     assert source.name == f"oci:{tmp_path}/store/docker.io+my+app:1"
@@ -112,7 +112,7 @@ def test_an_engine_that_was_asked_for_must_answer(tmp_path):
 
 @pytest.mark.parametrize("ref", ["registry:app", "oci-archive:/x.tar", "docker-archive:/x.tar"])
 def test_what_is_not_built_says_so(tmp_path, ref):
-    for open_it in (lambda: opened(ref, tmp_path), lambda: open_sink(ref, docker=no_engine, default_oci_store=tmp_path)):
+    for open_it in (lambda: opened(ref, tmp_path), lambda: Sinks(docker=no_engine, default_oci_store=tmp_path).open(ref)):
         with pytest.raises(UsageError, match="not built yet"):
             open_it()
 
@@ -120,7 +120,7 @@ def test_what_is_not_built_says_so(tmp_path, ref):
 @pytest.mark.parametrize("ref", ["dir:/x", "scratch", f"app@{DIGEST}", "docker:", "oci:"])
 def test_what_cannot_be_a_destination_is_refused(tmp_path, ref):
     with pytest.raises(UsageError):
-        open_sink(ref, docker=no_engine, default_oci_store=tmp_path)
+        Sinks(docker=no_engine, default_oci_store=tmp_path).open(ref)
 
 
 def test_one_run_asks_for_an_engine_once(tmp_path):

@@ -158,8 +158,10 @@ func (s *stream) segment(segment elfsec.Segment, content []byte, base uint64) {
 		flags |= permissionExec
 	}
 	first := segment.Address &^ (page - 1)
-	padded := make([]byte, segment.Address-first, uint64(len(content))+segment.Address-first)
-	padded = append(padded, content...)
+	padded := content
+	if lead := segment.Address - first; lead > 0 {
+		padded = append(make([]byte, lead, lead+uint64(len(content))), content...)
+	}
 	// The zero pages that follow are added with EAUG, which gives zeros: what is in them can't be anything else.
 	s.pages(first-base, bytes.TrimRight(padded, "\x00"), flags)
 }
