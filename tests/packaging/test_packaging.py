@@ -3,6 +3,10 @@
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,30 @@ def test_ci_calls_the_test_command_of_the_readme_to_the_letter():
     command = re.search(r"^python3 -m venv .*pytest.*$", readme, re.MULTILINE).group()
 
     assert command in (ROOT / ".ci" / "run").read_text().replace("pip install -q ", "pip install ")
+
+
+def build(target, source, into):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", into], cwd=source, check=True, capture_output=True
+    )
+    (made,) = into.iterdir()
+    return made
+
+
+def test_the_wheel_is_whole_and_the_same_from_the_tree_and_through_the_sdist(tmp_path):
+    tree = tmp_path / "tree"
+    left_out = shutil.ignore_patterns(".*cache", ".git", ".venv", "__pycache__", "bin", "build", "dist", "build-resources")
+    shutil.copytree(ROOT, tree, ignore=left_out)
+    sdist = build("sdist", tree, tmp_path / "sdist")
+    with tarfile.open(sdist) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+
+    direct = build("wheel", tree, tmp_path / "direct")
+    through = build("wheel", unpacked, tmp_path / "through")
+
+    assert direct.read_bytes() == through.read_bytes()
+    with zipfile.ZipFile(direct) as wheel:
+        names = set(wheel.namelist())
+    assert {"sconify_cache/store.py", "sconify_dodo/cli.py", "sconify_tasks/graph.py"} <= names
+    assert {f"sconify_tasks/runtime/bin/runtime-{architecture}" for architecture in ("amd64", "arm64")} <= names
