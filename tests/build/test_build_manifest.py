@@ -41,6 +41,6 @@ def test_shared_objects_are_marked_also_where_they_are_encrypted(place, tmp_path
 
     ended = convert(native, place, dir=(directory,), dlopen=0)
 
-    assert ended.code == 0, ended.failures()
+    assert ended.code == 0, ended.failures
     marked = {entry.path.decode() for entry in manifest_of(place).entries if entry.flags & Flag.CLOSURE}
     assert marked == set(needed)
