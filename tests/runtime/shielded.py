@@ -55,6 +55,7 @@ class Tree:
     command: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     pwd: str = "/"
+    memfd_noexec: int = 0
 
     def __post_init__(self) -> None:
         self.upper.mkdir(parents=True)
@@ -160,6 +161,7 @@ class Tree:
         script = f"""
             mount -t overlay -o lowerdir={self.lower},upperdir={self.upper},workdir={work} overlay {root}
             mount -t proc proc {root}/proc
+            [ {self.memfd_noexec} = 0 ] || echo {self.memfd_noexec} >{root}/proc/sys/vm/memfd_noexec
             mount --rbind /dev {root}/dev
             mount -t tmpfs -o mode=1777 tmpfs {root}/tmp
             exec env -i "$@" /usr/sbin/chroot --userspec={uid}:{uid} {root} {self.binary}

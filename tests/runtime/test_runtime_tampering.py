@@ -307,3 +307,18 @@ print(attempt(os.execv, "/proc/self/exe", ["x"]), "|", attempt(os.execv, "/tmp/a
     )
     assert done.stdout == "No such file or directory | No such file or directory\n"
     assert "use the program's path" not in done.stderr  # a warning; the default level is error
+
+
+@pytest.mark.skipif(
+    not Path("/proc/sys/vm/memfd_noexec").exists(), reason="NOT TESTED HERE: this kernel has no vm.memfd_noexec"
+)
+@pytest.mark.parametrize(("level", "starts"), [(1, True), (2, False)])
+def test_a_kernel_that_forbids_programs_from_memory_is_told_of(run_python, level, starts):
+    """Level 1 asks for an explicit word, which the runtime gives; level 2 forbids: a clear error, and no program."""
+    done = run_python(SECRET, memfd_noexec=level)
+
+    assert (done.returncode == 0) is starts, done.stderr
+    assert ("top secret" in done.stdout) is starts
+    if not starts:
+        (line,) = [line for line in done.stderr.splitlines() if "FATAL" in line]
+        assert "vm.memfd_noexec" in line
