@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import tarfile
 import uuid
 
 import pytest
@@ -35,8 +34,8 @@ if __name__ == "__main__":
 def lower(debian_rootfs, tmp_path_factory):
     """The Debian root file system, unpacked."""
     folder = tmp_path_factory.mktemp("debian")
-    with tarfile.open(debian_rootfs) as archive:
-        archive.extractall(folder, filter="tar", members=[m for m in archive if not m.isdev()])
+    # Python's tarfile has no extraction filter before 3.11.4.
+    subprocess.run(["tar", "-xf", debian_rootfs, "-C", folder, "--exclude=./dev/*"], check=True)
     return folder
 
 
