@@ -21,6 +21,7 @@ from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.opened import OpenedSource
+from sconify_tasks.meter import Meter
 from sconify_tasks.options import Options, is_secret
 from sconify_tasks.step import Context, Json, Outputs, Step, Value
 from sconify_tasks.world import World
@@ -84,23 +85,24 @@ class Build:
     def execute(self, step: Step) -> None:
         """Settle the step, by running it if need be. Raises SconifyError after saying so on the stream."""
         try:
-            cached, begun = self._settled_or_run(step)
+            cached, begun, counts = self._settled_or_run(step)
         except (SconifyError, OSError) as error:
             failure = error if isinstance(error, SconifyError) else self._disk_failure(error)
             self.world.events.emit(StepFailed(image=self.name, step=step.name, message=str(failure)))
             raise failure from error.__cause__ if failure is error else error
         seconds = 0.0 if cached else time.monotonic() - begun
-        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=cached, seconds=seconds))
+        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=cached, seconds=seconds, counts=counts))
 
-    def _settled_or_run(self, step: Step) -> tuple[bool, float]:
-        """Whether the cache had it, and when its run began."""
+    def _settled_or_run(self, step: Step) -> tuple[bool, float, Mapping[str, int]]:
+        """Whether the cache had it, when its run began, and what the run counted."""
         begun = time.monotonic()
         if step.name in self.settled or self.settle(step):
-            return True, begun
+            return True, begun, {}
         why = "; ".join(self.reasons(step)[:3])
         self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
-        self._record(step, self._run(step))
-        return False, begun
+        outputs, counts = self._run(step)
+        self._record(step, outputs)
+        return False, begun, counts
 
     def action(self, step: Step) -> Action:
         """What the step would do now: its key, and the components that make it."""
@@ -143,18 +145,22 @@ class Build:
         except MissingBlobError:
             return False  # an input is damaged: running the step has it made again
 
-    def _run(self, step: Step) -> Outputs:
+    def _run(self, step: Step) -> tuple[Outputs, Mapping[str, int]]:
         """Run a step. A blob of an earlier step that turns out to be gone or damaged is made again, once."""
         mended: set[str] = set()
         while True:
+            context = self._context(step)
             try:
-                return step.run(self._context(step))
+                outputs = step.run(context)
             except MissingBlobError as error:
                 maker = self._maker(error.digest)
                 if maker is None or maker.name in mended:
                     raise
                 mended.add(maker.name)
                 self._mend(maker, error.digest)
+            else:
+                context.meter.finish()
+                return outputs, dict(context.meter.counts)
 
     def _maker(self, digest: Digest) -> Step | None:
         made = (step for step in self.steps if step.name in self.settled)
@@ -167,9 +173,10 @@ class Build:
                 return  # another thread was faster
             self.world.events.emit(StepStarted(image=self.name, step=step.name, why="what it made is gone or damaged"))
             begun = time.monotonic()
-            self._record(step, self._run(step))
+            outputs, counts = self._run(step)
+            self._record(step, outputs)
             seconds = time.monotonic() - begun
-            self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds))
+            self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds, counts=counts))
 
     def _record(self, step: Step, outputs: Outputs) -> None:
         action = self.action(step)
@@ -220,4 +227,5 @@ class Build:
             base=self.base,
             fspf_key=self.fspf_key,
             previous=previous,
+            meter=Meter(image=self.name, step=step.name, emit=self.world.events.emit),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import ClassVar
@@ -27,13 +27,14 @@ class StepStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFinished(Event):
-    """A step ended. `cached` says that its outputs came from the action cache."""
+    """A step ended. `cached` says that its outputs came from the action cache; `counts` is what it did, by name."""
 
     kind: ClassVar[str] = "step-finished"
     step: str
     cached: bool
     seconds: float
     note: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,27 @@ class StepFailed(Event):
     kind: ClassVar[str] = "step-failed"
     step: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed(Event):
+    """A running step has worked through `done` bytes; `total` is 0 where nobody knows how many there are."""
+
+    kind: ClassVar[str] = "progress"
+    step: str
+    done: int
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerDelivered(Event):
+    """A layer of the finished image is where it was to go; `reused` where it was there already. `size` is in bytes."""
+
+    kind: ClassVar[str] = "layer-delivered"
+    step: str
+    diff_id: str
+    size: int
+    reused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
-from sconify_tasks.events import Detail, Noted, Warned
+from sconify_tasks.events import Detail, LayerDelivered, Noted, Warned
 
 if TYPE_CHECKING:
     from sconify_tasks.image.source import SourceImage
+    from sconify_tasks.meter import Meter
     from sconify_tasks.options import OptionsView
     from sconify_tasks.world import World
 
@@ -53,6 +54,21 @@ class Context:
     base: Callable[[], SourceImage]
     fspf_key: Callable[[], bytes] = field(repr=False)
     previous: Outputs | None = None
+    meter: Meter
+
+    def progress(self, count: int, total: int | None = None) -> None:
+        """Say that `count` bytes more were worked on, of `total` in all where that is known. Cheap: call it once a chunk."""
+        self.meter.progress(count, total)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a figure of the summary, such as "bytes encrypted" or "files copied from before"."""
+        self.meter.count(what, number)
+
+    def layer_delivered(self, diff_id: str, size: int, *, reused: bool) -> None:
+        """Say that a layer of the finished image is where it was to go; `reused` where it was there already."""
+        self.world.events.emit(
+            LayerDelivered(image=self.image, step=self.meter.step, diff_id=diff_id, size=size, reused=reused)
+        )
 
     def warn(self, message: str) -> None:
         """Tell the user something that does not stop the build."""
