@@ -14,6 +14,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.option_table import BY_NAME, OPTIONS
 from sconify_tasks.option_types import Value
 
+_INITIAL: Mapping[str, Value] = {option.name: option.initial for option in OPTIONS}
 SECRET_OPTIONS = frozenset(option.name for option in OPTIONS if option.secret)
 _TRANSPORT = re.compile(r"(docker|oci|oci-archive|docker-archive|dir|registry):(?=.)")
 _FOLDERS = ("oci:", "oci-archive:", "docker-archive:", "dir:")
@@ -84,7 +85,7 @@ class Options(_Frozen):
         """Complete these values. They are typed already; a name that is no option is a mistake in the program."""
         if unknown := given.keys() - BY_NAME.keys():
             raise UndeclaredOptionError(f"no such options: {', '.join(sorted(unknown))}")
-        return cls(MappingProxyType({option.name: given.get(option.name, option.initial) for option in OPTIONS}))
+        return cls(MappingProxyType({**_INITIAL, **given}))
 
     def but(self, given: Mapping[str, Value]) -> Options:
         """Return these options with some values replaced."""

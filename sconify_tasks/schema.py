@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +15,106 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAME_PATTERN = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?"
 _BEGIN, _END = "<!-- options: begin -->", "<!-- options: end -->"
 MAX_EPOCH = 999_999_999
+_NULL = {"type": "null"}  # the table's default, whatever is inherited
 
 
 def project_schema() -> dict[str, Any]:
     """Return the schema of a project file (draft 2020-12). What it refuses, the loader refuses too."""
-    options = {"anyOf": [{"$ref": "#/$defs/options"}, {"type": "null"}]}
     return {
         "$schema": DIALECT,
         "title": "sconify.yaml",
         "description": "The images that `doit sconify` makes confidential; keys are spelled like the options of sconify_image.",
         "type": "object",
         "additionalProperties": False,
-        "required": ["version", "project", "images"],
-        "properties": {
-            "version": {"const": 1, "description": "version of this file's format"},
-            "project": {
-                "type": "string",
-                "pattern": f"^{NAME_PATTERN}$",
-                "description": "id of the project; keys are derived from it, so it stays when folders are renamed",
-            },
-            "key-epoch": {
-                "type": "integer",
-                "minimum": 0,
-                "maximum": MAX_EPOCH,
-                "description": "raise it to encrypt everything under new keys",
-            },
-            "defaults": {
-                **options,
-                "description": "options for every image that does not say otherwise",
-            },
-            "images": {
-                "type": "object",
-                "minProperties": 1,
-                "propertyNames": {"pattern": f"^{NAME_PATTERN}$"},
-                "additionalProperties": options,
-                "description": "the images, each under a name of its own",
-            },
-        },
+        "required": ["version"],
+        "anyOf": [{"required": ["images"]}, {"required": ["include"]}],
+        "dependentRequired": {"key-epoch": ["project"]},
+        "properties": {**_root_properties(), **_image_properties()},
         "$defs": {
-            "options": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {option.name: _property(option) for option in OPTIONS if option.yaml},
-            }
+            "options": {"type": "object", "additionalProperties": False, "properties": _options()},
+            "extending": {"type": "object", "additionalProperties": False, "properties": {"extends": _EXTENDS, **_options()}},
         },
     }
 
 
+_EXTENDS = {"type": "string", "description": "name of a template, which this goes over"}
+
+
+def _root_properties() -> dict[str, Any]:
+    pattern = {"type": "string", "pattern": "^[^/]"}
+    return {
+        "version": {"const": 1, "description": "version of this file's format"},
+        "project": {
+            "type": "string",
+            "pattern": f"^{NAME_PATTERN}$",
+            "description": "id of the project; keys are derived from it, so it stays when folders are renamed; "
+            "a file that another one includes has none",
+        },
+        "key-epoch": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_EPOCH,
+            "description": "raise it to encrypt everything under new keys",
+        },
+        "include": {
+            "anyOf": [pattern, {"type": "array", "items": pattern}, {"type": "null"}],
+            "description": "further project files, as patterns below this folder: services/*/sconify.yaml",
+        },
+    }
+
+
+def _image_properties() -> dict[str, Any]:
+    def either(name: str) -> dict[str, Any]:
+        return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}
+
+    names = {"pattern": f"^{NAME_PATTERN}$"}
+    return {
+        "defaults": {**either("options"), "description": "options for every image that does not say otherwise"},
+        "templates": {
+            "type": ["object", "null"],
+            "propertyNames": names,
+            "additionalProperties": either("extending"),
+            "description": "named options, which images and other templates extend",
+        },
+        "images": {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": names,
+            "additionalProperties": either("extending"),
+            "description": "the images, each under a name of its own",
+        },
+    }
+
+
+def _options() -> dict[str, Any]:
+    found = {option.name: _property(option) for option in OPTIONS if option.yaml}
+    for option in OPTIONS:
+        if option.yaml and option.repeat:
+            found[f"{option.name}+"] = _added(option)
+    return found
+
+
+def _added(option: Option) -> dict[str, Any]:
+    items = _or_variable(option.kind.schema)
+    return {
+        "anyOf": [items, {"type": "array", "items": items}],
+        "description": f"added to the inherited {option.name}",
+    }
+
+
+def _or_variable(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Text with a `$` in it is known only when variables were put in."""
+    return (
+        dict(value) if set(value) <= {"type", "minLength"} else {"anyOf": [dict(value), {"type": "string", "pattern": "[$]"}]}
+    )
+
+
 def _property(option: Option) -> dict[str, Any]:
-    value = dict(option.kind.schema)
+    value = _or_variable(option.kind.schema)
     if option.repeat:
-        value = {"anyOf": [value, {"type": "array", "items": value}]}
+        value = {"anyOf": [value, {"type": "array", "items": value}, _NULL]}
+    else:
+        value = {"anyOf": [*value["anyOf"], _NULL]} if set(value) == {"anyOf"} else {"anyOf": [value, _NULL]}
     found: dict[str, Any] = {**value, "description": describe(option)}
     if option.initial not in (None, (), False):
         found["default"] = option.initial

@@ -164,26 +164,27 @@ class _Builder:
                 root = self._node(next(self._events), 0)
         return root
 
-    def _node(self, event: Any, depth: int) -> Node:
+    def _node(self, event: Any, depth: int, line: int | None = None) -> Node:
+        """Build the node that begins here. A value is reported at its key's `line`, also where it is an alias."""
         import yaml
 
         if isinstance(event, yaml.AliasEvent):
             node = self._alias(event)
+            node = node if line is None else replace(node, line=line)
         else:
             if event.tag is not None:
                 raise self._error(event, f"the tag {event.tag[:60]!r} is not allowed")
             if depth > _MAX_DEPTH:
                 raise self._error(event, f"nested deeper than {_MAX_DEPTH}")
-            node = self._scalar_or_collection(event, depth)
+            node = self._scalar_or_collection(event, depth, line or event.start_mark.line + 1)
             if event.anchor is not None:
                 self._anchors[event.anchor] = node
         return node
 
-    def _scalar_or_collection(self, event: Any, depth: int) -> Node:
+    def _scalar_or_collection(self, event: Any, depth: int, line: int) -> Node:
         import yaml
 
         self._add(event, 1)
-        line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
             return Node(name=self._name, line=line, value=event.value, plain=bool(event.implicit[0]))
         if isinstance(event, yaml.SequenceStartEvent):
@@ -210,8 +211,7 @@ class _Builder:
                 raise self._error(event, "a key must be plain text")
             if event.value in pairs:
                 raise self._error(event, f"the key {event.value[:60]!r} stands here a second time")
-            # A value is reported at the line of its key, also where it is an alias or begins on the next line.
-            pairs[event.value] = replace(self._node(next(self._events), depth + 1), line=line)
+            pairs[event.value] = self._node(next(self._events), depth + 1, line)
         return pairs
 
     def _alias(self, event: Any) -> Node:

@@ -81,22 +81,23 @@ def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any) -> i
     from sconify_tasks.environment import read_environment
     from sconify_tasks.events import Stream
     from sconify_tasks.option_checks import check
-    from sconify_tasks.project import find_project, load_project
+    from sconify_tasks.project import find_project, load_project, project_of
     from sconify_tasks.world import open_world
 
     if options["num_process"] < 0:
         raise UsageError(f"-n {options['num_process']} is no number of steps", hint="0 means one a processor")
-    path = Path(options["project_file"]) if options["project_file"] else find_project(Path.cwd())
-    project = load_project(path)
     environment = read_environment(os.environ)
+    place = project_of(Path(options["project_file"])) if options["project_file"] else find_project(Path.cwd())
+    project = load_project(place.root, variables=environment.variables)
+    chosen = _selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
     folder = resources_folder(environment, project.folder)
     orders = []
-    for name in _selected(tuple(project.images), patterns):
+    for name in chosen:
         image = project.images[name]
         try:
             warnings = check(image)
         except SconifyError as error:
-            raise type(error)(f"{path}: images.{name}: {error.message}", hint=error.hint) from None
+            raise type(error)(f"{project.origins[name][0]}: images.{name}: {error.message}", hint=error.hint) from None
         for warning in warnings:
             screen.warn(f"{name}: {warning}")
         orders.append(Order(name=name, options=image, resources=folder / name))

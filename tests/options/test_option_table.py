@@ -37,7 +37,8 @@ def test_command_line_help_schema_and_docs_know_the_same_options():
     in_help = set(re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", format_help(), re.MULTILINE))
     assert in_help == named | {"--help"}
     in_schema = set(project_schema()["$defs"]["options"]["properties"])
-    assert in_schema == {option.name for option in OPTIONS if option.yaml}
+    added = {f"{option.name}+" for option in OPTIONS if option.yaml and option.repeat}
+    assert in_schema == {option.name for option in OPTIONS if option.yaml} | added
     in_docs = set(re.findall(r"^\| (?:`-\w`, )?`(--[a-z0-9-]+)", option_tables(), re.MULTILINE))
     assert in_docs == named
 

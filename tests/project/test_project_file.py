@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.option_table import OPTIONS
-from sconify_tasks.project import find_project, load_project
+from sconify_tasks.project import Found, find_project, load_project
 from sconify_tasks.schema import project_schema
 
 GOOD = """\
@@ -161,7 +161,7 @@ def test_the_project_is_found_from_a_folder_below(tmp_path):
     path = written(tmp_path, GOOD)
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
-    assert find_project(below) == path
+    assert find_project(below) == Found(root=path, nearest=path)
     (tmp_path / "elsewhere").mkdir()
     path.unlink()
     with pytest.raises(UsageError, match=r"no sconify\.yaml"):
@@ -219,8 +219,13 @@ def test_what_the_schema_refuses_the_loader_refuses_too(tmp_path, option):
     "bad",
     [
         "version: 2\nproject: p\nimages: {a: {}}",
-        "version: 1\nimages: {a: {}}",
+        "version: 1\nproject: p",
+        "version: 1\nkey-epoch: 1\nimages: {a: {}}",
         "version: 1\nproject: p\nimages: {}",
+        "version: 1\nproject: p\ninclude: /etc/x",
+        "version: 1\nproject: p\ntemplates: {t: {hep: 1}}\nimages: {a: {}}",
+        "version: 1\nproject: p\ndefaults: {extends: t}\ntemplates: {t: {}}\nimages: {a: {}}",
+        image("heap+: 1"),
         image("hep: 1"),
         image("state: x"),
     ],
