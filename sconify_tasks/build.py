@@ -94,15 +94,21 @@ class Build:
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=cached, seconds=seconds, counts=counts))
 
     def _settled_or_run(self, step: Step) -> tuple[bool, float, Mapping[str, int]]:
-        """Whether the cache had it, when its run began, and what the run counted."""
+        """Whether it was there, when its run began, and what the run counted."""
         begun = time.monotonic()
         if step.name in self.settled or self.settle(step):
             return True, begun, {}
+        with self.world.flights.alone(self.action(step).key):
+            # Another image, or another build, may have made it while we waited.
+            return (True, begun, {}) if self.settle(step) else (False, begun, self._run_and_record(step))
+
+    def _run_and_record(self, step: Step) -> Mapping[str, int]:
+        """Run the step for its first time under this key; return what it counted."""
         why = "; ".join(self.reasons(step)[:3])
         self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
         outputs, counts = self._run(step)
         self._record(step, outputs)
-        return False, begun, counts
+        return counts
 
     def action(self, step: Step) -> Action:
         """What the step would do now: its key, and the components that make it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
+from sconify_cache.flights import Flights
 from sconify_cache.gc import building
 from sconify_cache.keys import Action
 from sconify_cache.local import LocalStore, hash_stream
@@ -22,7 +23,7 @@ from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
 from sconify_tasks.events import Stream
 from sconify_tasks.image.listing import list_images
-from sconify_tasks.image.opened import OpenedSource
+from sconify_tasks.image.opened import OpenedSource, OpenedSources
 from sconify_tasks.image.references import parse_reference, split_transport
 from sconify_tasks.image.sinks import Sinks
 from sconify_tasks.keys import Keys, load_root_key
@@ -45,8 +46,13 @@ class World:
     actions: ActionCache
     events: Stream = field(default_factory=Stream)
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    sources: OpenedSources = field(default_factory=OpenedSources)
+    flights: Flights = field(init=False)
     _docker: DockerClient | None = None
     _stat_caches: list[StatCache] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.flights = Flights(self.environment.cache / "flights")
 
     @property
     def state(self) -> Path:
@@ -136,12 +142,14 @@ class World:
             yield
 
     def close(self) -> None:
-        """Keep what was learned, and let go of connections."""
+        """Keep what was learned, and let go of images and connections."""
+        self.sources.close()
         # It only saves time: that it can't be kept must not hide how the run ended.
         with suppress(StoreError):
             for cache in self._stat_caches:
                 cache.save()
         self.actions.close()
+        self.flights.close()
         if self._docker is not None:
             self._docker.close()
 

@@ -205,7 +205,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
             hint = "pull or build it, or name another one; --base=scratch is none at all"
             raise UnavailableError(f"--base={name}: {error.message}", hint=hint) from error
 
-    return OpenedSource(open_image)
+    return world.sources.get((option, options.text(option), options.text("platform")), open_image)
 
 
 def _cas_roots(options: Options) -> JSON:

@@ -1,4 +1,4 @@
-"""A source that is opened when it is first asked for, once, by whichever thread comes first."""
+"""Sources that are opened when they are first asked for, once, by whichever thread comes first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sconify_tasks.image.source import SourceImage
 
 
 class OpenedSource:
-    """Call it to get the source. `close` does nothing where none was opened."""
+    """Call it to get the source. `close` does nothing where none was opened; a later call opens it anew."""
 
     def __init__(self, open_: Callable[[], SourceImage]) -> None:
         self._open = open_
@@ -29,3 +29,22 @@ class OpenedSource:
             if self._source is not None:
                 self._source.close()
                 self._source = None
+
+
+class OpenedSources:
+    """The sources of a run: images that are made from one native image read one source."""
+
+    def __init__(self) -> None:
+        self._sources: dict[tuple[str, ...], OpenedSource] = {}
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, ...], open_: Callable[[], SourceImage]) -> OpenedSource:
+        """Return the source of this key: everything that decides what `open_` opens. Only the first one's is used."""
+        with self._lock:
+            return self._sources.setdefault(key, OpenedSource(open_))
+
+    def close(self) -> None:
+        """Close what was opened."""
+        with self._lock:
+            for source in self._sources.values():
+                source.close()
