@@ -82,6 +82,13 @@ class Build:
         self.settled[step.name] = outputs
         return True
 
+    def cut_off(self, step: Step) -> bool:
+        """Settle a step whose inputs turned out as before, if they did: nothing runs, and the stream is told."""
+        if not self.settle(step):
+            return False
+        self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=True, seconds=0.0))
+        return True
+
     def execute(self, step: Step) -> None:
         """Settle the step, by running it if need be. Raises SconifyError after saying so on the stream."""
         try:

@@ -20,6 +20,8 @@ PROGRAM = "sconify_image"
 _WIDTH = 100
 _ALIASES = {alias: option.name for option in OPTIONS for alias in option.aliases}
 _FORMER = {former: option.name for option in OPTIONS for former in option.former}
+# A flag until 2021: what stands alone still is that flag.
+_ONCE_A_FLAG = {"trace": "debug"}
 _ABOUT = "Turn a native container image into a confidential one."
 
 
@@ -135,6 +137,9 @@ def _present_names(arguments: Sequence[str], warnings: list[str]) -> list[str]:
         if word.startswith("--") and name in _FORMER:
             warnings.append(f"--{name} is called --{_FORMER[name]} today")
             words[place] = f"--{_FORMER[name]}{equals}{value}"
+        elif name in _ONCE_A_FLAG and word == f"--{name}" and "".join(words[place + 1 : place + 2])[:1] in ("", "-"):
+            warnings.append(f"--{name} without a file is called --{_ONCE_A_FLAG[name]} today")
+            words[place] = f"--{_ONCE_A_FLAG[name]}"
     return words
 
 

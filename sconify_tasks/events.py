@@ -17,6 +17,32 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanMade(Event):
+    """An image has something to do: of `steps` in all, the `stale` ones run unless what they take turns out as before.
+
+    `needs` names, for each stale step, the stale steps whose outputs it takes.
+    """
+
+    kind: ClassVar[str] = "plan"
+    steps: int
+    stale: tuple[str, ...]
+    needs: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepExplained(Event):
+    """Why a step ran or did not, with --explain. `state` is `cached`, `run` or `cut-off`; one reason a line.
+
+    Names of protected files are among the reasons; values of secret options and content digests are not.
+    """
+
+    kind: ClassVar[str] = "explained"
+    step: str
+    state: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted(Event):
     """A step begins to run (it was not in the cache); `why` names what changed, if known."""
 
@@ -89,6 +115,15 @@ class Detail(Event):
 
     kind: ClassVar[str] = "detail"
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The last event of a run: its exit code, and how long it took in all. `image` is empty."""
+
+    kind: ClassVar[str] = "run-finished"
+    code: int
+    seconds: float
 
 
 Subscriber = Callable[[Event], None]

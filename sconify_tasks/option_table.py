@@ -509,9 +509,26 @@ OPTIONS: tuple[Option, ...] = (
         default_text="$SCONIFY_CACHE, else sconify under the user's cache folder",
     ),
     # --- what is shown
-    _flag("debug", DEBUG, "print every command that is run", short="x", former=("trace",), yaml=False),
+    _flag("debug", DEBUG, "print every command that is run", short="x", yaml=False),
     _flag("verbose", DEBUG, "print what was made; keys, environment and secrets are masked", short="v", yaml=False),
     _flag("no-color", DEBUG, "no colours", yaml=False),
+    _flag("explain", DEBUG, "say of every step why it runs or does not, down to the file (docs/explain.md)", yaml=False),
+    Option(
+        name="events",
+        kind=kinds.FILE,
+        group=DEBUG,
+        metavar="FILE",
+        yaml=False,
+        help="write what happens to FILE as JSON lines (docs/events.md)",
+    ),
+    Option(
+        name="trace",
+        kind=kinds.FILE,
+        group=DEBUG,
+        metavar="FILE",
+        yaml=False,
+        help="write a Chrome trace of the run to FILE; alone, as in 2020, it means --debug",
+    ),
 )
 
 BY_NAME: Mapping[str, Option] = MappingProxyType({option.name: option for option in OPTIONS})

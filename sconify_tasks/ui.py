@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sconify_tasks.errors import SconifyError
-from sconify_tasks.events import Detail, Event, Noted, StepFailed, StepFinished, StepStarted, Warned
+from sconify_tasks.events import Detail, Event, Noted, StepExplained, StepFailed, StepFinished, StepStarted, Warned
 
 _RESET = "\x1b[0m"
 _COLOURS = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "dim": "\x1b[2m"}
@@ -43,40 +43,45 @@ class Lines:
         """Write what the event says, if anything."""
         line = self._line(event)
         if line:
-            self._write(line)
+            self.say(line)
 
     def error(self, error: SconifyError) -> None:
         """Write an error: the thing and the reason, then the next move."""
-        hint = f" ({_clean(error.hint)})" if error.hint else ""
-        self._write(f"{self._paint('red', 'Error:')} {_clean(error.message)}{hint}")
+        hint = f" ({clean(error.hint)})" if error.hint else ""
+        self.say(f"{self._paint('red', 'Error:')} {clean(error.message)}{hint}")
 
     def warn(self, message: str) -> None:
         """Write a warning."""
-        self._write(f"{self._paint('yellow', 'Warning:')} {_clean(message)}")
+        self.say(f"{self._paint('yellow', 'Warning:')} {clean(message)}")
 
     def command(self, words: tuple[str, ...]) -> None:
         """Write a command that is about to run; only with -x."""
         if self.commands:
             import shlex
 
-            self._write(f"+ {_clean(shlex.join(words))}")
+            self.say(f"+ {clean(shlex.join(words))}")
+
+    def close(self) -> None:
+        """Nothing is held: every line was written when it was due."""
 
     def _line(self, event: Event) -> str:
-        where = f"{_clean(event.image)}: " if event.image else ""
+        where = f"{clean(event.image)}: " if event.image else ""
         text = ""
-        if isinstance(event, StepStarted):
-            why = self._paint("dim", f" ({_clean(event.why)})") if event.why and self.verbose else ""
+        if isinstance(event, StepExplained):
+            text = explained(f"{where}{event.step}", event)
+        elif isinstance(event, StepStarted):
+            why = self._paint("dim", f" ({clean(event.why)})") if event.why and self.verbose else ""
             text = f"{where}{event.step}{why}"
         elif isinstance(event, StepFinished):
             text = self._finished(event, where)
         elif isinstance(event, StepFailed):
-            text = f"{self._paint('red', 'Error:')} {where}{event.step}: {_clean(event.message)}"
+            text = f"{self._paint('red', 'Error:')} {where}{event.step}: {clean(event.message)}"
         elif isinstance(event, Warned):
-            text = f"{self._paint('yellow', 'Warning:')} {where}{_clean(event.message)}"
+            text = f"{self._paint('yellow', 'Warning:')} {where}{clean(event.message)}"
         elif isinstance(event, Noted):
-            text = f"{where}{_clean(event.message)}"
+            text = f"{where}{clean(event.message)}"
         elif isinstance(event, Detail) and self.verbose:
-            text = "\n".join(_clean(line) for line in event.message.split("\n"))
+            text = "\n".join(clean(line) for line in event.message.split("\n"))
         return text
 
     def _finished(self, event: StepFinished, where: str) -> str:
@@ -84,13 +89,14 @@ class Lines:
             return ""
         how = "cached" if event.cached else self._paint("green", "done")
         seconds = f" {event.seconds:.1f} s" if event.seconds >= _NOT_WORTH_SAYING else ""
-        note = f", {_clean(event.note)}" if event.note else ""
+        note = f", {clean(event.note)}" if event.note else ""
         return f"{where}{event.step} {how}{seconds}{note}"
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{_COLOURS[colour]}{text}{_RESET}" if self.color else text
 
-    def _write(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Write a line that is fit to be shown."""
         self.stream.write(line + "\n")
         self.stream.flush()
 
@@ -100,6 +106,12 @@ def lines(stream: TextStream, *, no_color: bool = False, verbose: bool = False, 
     return Lines(stream=stream, color=not no_color and stream.isatty(), verbose=verbose, commands=commands)
 
 
-def _clean(text: str) -> str:
+def explained(name: str, event: StepExplained) -> str:
+    """Why a step ran or did not: one line, and one more a reason."""
+    lines = [f"{name} {event.state}:" if event.reasons else f"{name} {event.state}"]
+    return "\n".join([*lines, *(f"    {clean(reason)}" for reason in event.reasons)])
+
+
+def clean(text: str) -> str:
     """Names and messages may carry what an image holds: no line breaks, no terminal sequences, no reversed text."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] if char != "\t" else " " for char in text)

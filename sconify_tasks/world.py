@@ -45,6 +45,7 @@ class World:
     store: LocalStore
     actions: ActionCache
     events: Stream = field(default_factory=Stream)
+    explain: bool = False
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sources: OpenedSources = field(default_factory=OpenedSources)
     flights: Flights = field(init=False)
@@ -154,7 +155,9 @@ class World:
             self._docker.close()
 
 
-def open_world(environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None) -> World:
+def open_world(
+    environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None, explain: bool = False
+) -> World:
     """Open the world of a project, once a run: what killed runs left in the store's scratch folder is removed.
 
     The state folder and the root key in it are made when there is none yet.
@@ -171,6 +174,7 @@ def open_world(environment: Environment, *, project: str, events: Stream, root_k
         store=store,
         actions=ActionCache(environment.cache / "actions", mac_key=keys.record_key()),
         events=events,
+        explain=explain,
     )
 
 

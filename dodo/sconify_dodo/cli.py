@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from sconify_tasks.errors import Interrupted, SconifyError
+
+if TYPE_CHECKING:
+    from sconify_tasks.observers import Run
+    from sconify_tasks.options import Options
 
 
 def main() -> int:
@@ -35,41 +39,47 @@ def run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path,
 
 def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path, stdout: TextIO, stderr: TextIO) -> int:
     from sconify_tasks.command_line import format_help, parse_arguments
-    from sconify_tasks.environment import read_environment
+    from sconify_tasks.observers import observed, screen_for
     from sconify_tasks.option_checks import check
-    from sconify_tasks.ui import lines
 
     parsed = parse_arguments(arguments) if arguments else None
     if parsed is None or parsed.help:
         stdout.write(format_help())
         return 0
     options = parsed.options
-    screen = lines(
-        stderr,
-        no_color=options.flag("no-color") or bool(variables.get("NO_COLOR")),
-        verbose=options.flag("verbose"),
-        commands=options.flag("debug"),
-    )
+    debug, verbose = options.flag("debug"), options.flag("verbose")
+    screen = screen_for(stderr, variables, no_color=options.flag("no-color"), verbose=verbose, commands=debug)
     for warning in (*parsed.warnings, *check(options)):
         screen.warn(warning)
-    if options.flag("debug"):
+    if debug:
         screen.command(("sconify_image", *_masked(arguments)))
+    with observed(screen, stdout=stdout, events=options.text("events"), trace=options.text("trace")) as observation:
+        observation.code = _build(options, observation, variables=variables, folder=folder)
+    return observation.code
 
+
+def _build(options: Options, observation: Run, *, variables: Mapping[str, str], folder: Path) -> int:
     from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder
     from sconify_dodo.front import run as build
-    from sconify_tasks.events import Stream
+    from sconify_tasks.environment import read_environment
     from sconify_tasks.world import open_world
 
     environment = read_environment(variables).with_options(options)
     root_key_file = Path(options.text("root-key")) if options.text("root-key") else None
-    world = open_world(environment, project="", events=Stream([screen]), root_key_file=root_key_file)
+    explain = options.flag("explain")
+    world = open_world(environment, project="", events=observation.stream, root_key_file=root_key_file, explain=explain)
     try:
         order = Order(name="", options=options, resources=resources_folder(environment, folder))
-        debug, verbose = options.flag("debug"), options.flag("verbose")
-        code = build(world, [order], jobs=default_jobs(), keep_going=False, debug=debug, verbose=verbose)
+        code = build(
+            world,
+            [order],
+            jobs=default_jobs(),
+            keep_going=False,
+            debug=options.flag("debug"),
+            verbose=options.flag("verbose"),
+        )
         if code == 0:
-            stdout.write(full_session_name(world, options) + "\n")
-            stdout.flush()
+            observation.results.append(full_session_name(world, options))
     finally:
         world.close()
     return code

@@ -14,6 +14,7 @@ from typing import Any
 
 from doit.cmd_base import Command
 
+from sconify_dodo.machine_options import MACHINE_OPTIONS
 from sconify_tasks.errors import Interrupted, SconifyError, UsageError
 
 _JOBS = {
@@ -59,27 +60,28 @@ class Sconify(Command):  # type: ignore[misc]
     doc_usage = "[IMAGE ...]"
     doc_description = "IMAGE is a name of sconify.yaml, or a pattern such as 'api-*'. Without one, all images are made."
     execute_tasks = False
-    cmd_options = (_JOBS, _CONTINUE, _FILE, _VERBOSE)
+    cmd_options = (_JOBS, _CONTINUE, _FILE, _VERBOSE, *MACHINE_OPTIONS)
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""
-        from sconify_tasks.ui import lines
+        from sconify_tasks.observers import observed, screen_for
 
-        screen = lines(sys.stderr, no_color=bool(os.environ.get("NO_COLOR")), verbose=opt_values["verbose"])
+        screen = screen_for(sys.stderr, os.environ, no_color=opt_values["no_color"], verbose=opt_values["verbose"])
         try:
-            return _execute(opt_values, pos_args, screen)
+            with observed(screen, stdout=sys.stdout, events=opt_values["events"], trace=opt_values["trace"]) as observation:
+                observation.code = _execute(opt_values, pos_args, screen, observation)
         except SconifyError as error:
             screen.error(error)
             return error.exit_code
         except KeyboardInterrupt:
             screen.error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
             return Interrupted.exit_code
+        return observation.code
 
 
-def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any) -> int:
+def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any, observation: Any) -> int:
     from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder, run
     from sconify_tasks.environment import read_environment
-    from sconify_tasks.events import Stream
     from sconify_tasks.option_checks import check
     from sconify_tasks.project import find_project, load_project, project_of
     from sconify_tasks.world import open_world
@@ -101,14 +103,12 @@ def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any) -> i
         for warning in warnings:
             screen.warn(f"{name}: {warning}")
         orders.append(Order(name=name, options=image, resources=folder / name))
-    world = open_world(environment, project=project.name, events=Stream([screen]))
+    world = open_world(environment, project=project.name, events=observation.stream, explain=options["explain"])
     try:
         jobs = options["num_process"] or default_jobs()
         code = run(world, orders, jobs=jobs, keep_going=options["continue"], debug=False, verbose=options["verbose"])
         if code == 0:
-            for order in orders:
-                sys.stdout.write(f"{order.name} {full_session_name(world, order.options)}\n")
-            sys.stdout.flush()
+            observation.results += [f"{order.name} {full_session_name(world, order.options)}" for order in orders]
     finally:
         world.close()
     return code

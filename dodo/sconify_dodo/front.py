@@ -13,7 +13,7 @@ from sconify_dodo.plan import plan
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
-from sconify_tasks.events import Detail, StepFailed, Warned
+from sconify_tasks.events import Detail, PlanMade, StepFailed, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
@@ -121,6 +121,8 @@ def _run(world: World, builds: Mapping[str, Build], *, jobs: int, keep_going: bo
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
         stale, _ = _plan(world, {name: builds[name] for name in stale}, keep_going=keep_going)
+        for name, (build, misses) in stale.items():
+            world.events.emit(_plan_made(name, build, misses))
         state = world.environment.cache / "doit.db"
         return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug) or failed
 
@@ -143,6 +145,12 @@ def _plan(
             if misses:
                 stale[name] = (build, misses)
     return stale, failed
+
+
+def _plan_made(name: str, build: Build, misses: tuple[Miss, ...]) -> PlanMade:
+    stale = {miss.step.name for miss in misses}
+    needs = {miss.step.name: tuple(sorted(miss.step.upstream() & stale)) for miss in misses}
+    return PlanMade(image=name, steps=len(build.steps), stale=tuple(needs), needs=needs)
 
 
 def _check_targets(orders: list[Order]) -> None:

@@ -93,7 +93,7 @@ def _action(build: Build, step: Step) -> Callable[[], None]:
 def _settles(build: Build, step: Step) -> Callable[[], bool]:
     def uptodate() -> bool:
         try:
-            return build.settle(step)
+            return build.cut_off(step)
         except (SconifyError, OSError):
             return False  # what it takes from outside can't be had: said by the step itself, so that others may go on
 

@@ -7,8 +7,9 @@ link planted in the image must not lead elsewhere.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +38,7 @@ class Copied:
     path: Path
     ranges: dict[bytes, FileRange] = field(default_factory=dict)
     digests: dict[bytes, bytes] = field(default_factory=dict)
+    progress: Callable[[int], None] = lambda _: None
 
     def add(self, entry: Entry, content: BinaryIO, out: BinaryIO) -> None:
         """Append a file's content."""
@@ -44,6 +46,7 @@ class Copied:
         while block := content.read(_BUFFER):
             hasher.update(block)
             out.write(block)
+            self.progress(len(block))
         self.ranges[entry.path] = FileRange(path=self.path, offset=start, length=out.tell() - start)
         self.digests[entry.path] = hasher.digest()
 
@@ -70,7 +73,7 @@ def run(context: Context) -> Outputs:
             wanted[entry.path] = replace(wanted.get(entry.path, entry), flags=Flag.CLOSURE)
     parents = {entry.path: entry.meta for name in ("parents", "library_parents") for entry in _tree(context, name)}
     with store.scratch() as scratch:
-        copied = _copy(context.native(), wanted, scratch)
+        copied = _copy(context, wanted, scratch)
         entries = _entries(context, regions, wanted, parents)
         placed = place(entries, base=base.lstat, native=parents.get, missing=None)
         _check_moved(placed, regions)
@@ -95,11 +98,12 @@ def _roots(context: Context) -> set[bytes]:
     return {str(root).encode() for root in roots} - {b"/"}
 
 
-def _copy(native: SourceImage, wanted: Mapping[bytes, ManifestEntry], scratch: Path) -> Copied:
+def _copy(context: Context, wanted: Mapping[bytes, ManifestEntry], scratch: Path) -> Copied:
     """Take the contents of all wanted files in one walk."""
-    copied = Copied(path=scratch / "contents")
+    total = sum(entry.meta.size for entry in wanted.values())
+    copied = Copied(path=scratch / "contents", progress=partial(context.progress, total=total))
     files = sorted(path for path, entry in wanted.items() if entry.meta.kind is Kind.FILE)
-    with copied.path.open("wb") as out, native.walk(files) as stream:
+    with copied.path.open("wb") as out, context.native().walk(files) as stream:
         for entry, content in stream:
             if content is not None:
                 copied.add(entry, content, out)

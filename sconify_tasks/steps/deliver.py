@@ -9,6 +9,12 @@ from sconify_tasks.step import Context, Outputs
 def run(context: Context) -> Outputs:
     """Yield what the sink knows the image by. A delivery that fails leaves the name as it was."""
     sink, name = context.world.sinks.open(context.options.text("to"))
-    delivered = sink.deliver(assembled(context), context.base(), name)
+    built = assembled(context)
+    delivered = sink.deliver(built, context.base(), name)
+    before = context.previous.facts.get("layers", []) if context.previous is not None else []
+    for layer in built.layers:
+        reused = isinstance(before, (list, tuple)) and str(layer.diff_id) in before
+        context.layer_delivered(str(layer.diff_id), layer.size, reused=reused)
     context.note(f"delivered {delivered.config_digest} as {name}")
-    return Outputs(facts={"identity": delivered.identity, "config": str(delivered.config_digest)})
+    layers = tuple(str(layer.diff_id) for layer in built.layers)
+    return Outputs(facts={"identity": delivered.identity, "config": str(delivered.config_digest), "layers": layers})

@@ -7,9 +7,10 @@ to the step that makes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -47,12 +48,15 @@ class Sealer:
     key: bytes
     path: Path
     known: dict[bytes, Sealed] = field(default_factory=dict)
+    progress: Callable[[int], None] = lambda _: None
 
     def seal(self, content_id: bytes, entry: Entry, content: BinaryIO, out: BinaryIO) -> None:
         """Append the ciphertext of `content` to `out`."""
         start = out.tell()
         sealed = seal_file(self.key, content)
-        out.writelines(sealed.chunks)
+        for chunk in sealed.chunks:
+            out.write(chunk)
+            self.progress(len(chunk))
         if sealed.size != entry.size:
             raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
         length = out.tell() - start
@@ -110,9 +114,18 @@ def _known(context: Context) -> dict[bytes, Sealed]:
 def _seal_missing(context: Context, sealer: Sealer, wanted: Sequence[ManifestEntry], scratch: Path) -> None:
     """Encrypt what no earlier layer has, each content once, in one walk of the native image."""
     missing: dict[bytes, bytes] = {}
+    total = 0
     for entry in wanted:
-        if entry.meta.kind is Kind.FILE and entry.content not in sealer.known:
-            missing.setdefault(entry.content, entry.path)
+        if entry.meta.kind is not Kind.FILE:
+            continue
+        if entry.content in sealer.known:
+            context.count("bytes copied from before", entry.meta.size)
+        elif entry.content not in missing:
+            missing[entry.content] = entry.path
+            total += entry.meta.size
+            context.count("bytes encrypted", entry.meta.size)
+            context.count("files encrypted")
+    sealer.progress = partial(context.progress, total=total)
     by_path = {path: content_id for content_id, path in missing.items()}
     with (scratch / "ciphertext").open("wb") as out, context.native().walk(sorted(by_path)) as stream:
         for found, content in stream:

@@ -103,6 +103,7 @@ def _scan(
             if content is not None:
                 digest, facts = _read(entry, content, key)
                 objects += [facts] if facts else []
+                context.progress(entry.size)
             tree.append(ManifestEntry(meta=entry, content=digest))
     return tree, objects
 

@@ -73,7 +73,9 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
         raise _refused(f"{shown(min(missing))} was to be protected and is not in the manifest")
     due = {stored_path(key, entry): entry for entry in entries if _is_stored(entry)}
     pending = dict(due)
+    total = sum(layer.size for layer in image.layers)
     for member in search_built(image):
+        context.progress(member.entry.size, total)
         path = member.entry.path
         entry = due.get(path)
         if entry is not None and not member.entry.hardlink:

@@ -90,13 +90,26 @@ def test_stray_words_are_warned_about_and_ignored():
         ("--create_namespace", "create-namespace"),
         ("--cas_debug", "cas-debug"),
         ("--no-seesion-upload", "disable-session-upload"),
-        ("--trace", "debug"),
     ],
 )
 def test_former_names_are_taken_with_a_warning(former, name):
     parsed = parse_arguments((*ENOUGH, former))
     assert parsed.options[name] is True
     assert parsed.warnings == (f"{former} is called --{name} today",)
+
+
+@pytest.mark.parametrize("words", [("--trace",), ("--trace", "--heap=1G"), ("--trace", "-v")])
+def test_trace_alone_is_the_flag_that_it_was_in_2020(words):
+    parsed = parse_arguments((*ENOUGH, *words))
+    assert (parsed.options["debug"], parsed.options["trace"]) == (True, None)
+    assert parsed.warnings == ("--trace without a file is called --debug today",)
+
+
+@pytest.mark.parametrize("words", [("--trace=run.json",), ("--trace", "run.json")])
+def test_trace_with_a_file_is_that_file(words):
+    parsed = parse_arguments((*ENOUGH, *words))
+    assert (parsed.options["debug"], parsed.options["trace"]) == (False, "run.json")
+    assert parsed.warnings == ()
 
 
 def test_aliases_are_silent():

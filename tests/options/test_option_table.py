@@ -17,7 +17,20 @@ from sconify_tasks.schema import option_tables, project_schema, schema_text, wit
 DOCS = Path(__file__).parents[2] / "docs"
 REGENERATE = "run: python -c 'from pathlib import Path; from sconify_tasks.schema import write; write(Path(\"docs\"))'"
 UNDOCUMENTED = {"mprotect", "disable-pie-check", "enable-session-upload"}
-OURS = {"cas-key", "platform", "toolchain", "key-epoch", "state", "cache", "threads", "cas-root", "root-key"}
+OURS = {
+    "cas-key",
+    "platform",
+    "toolchain",
+    "key-epoch",
+    "state",
+    "cache",
+    "threads",
+    "cas-root",
+    "root-key",
+    "explain",
+    "events",
+    "trace",
+}
 
 
 def documented():
