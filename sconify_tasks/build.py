@@ -23,6 +23,7 @@ from sconify_tasks.events import StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.meter import Meter
 from sconify_tasks.options import Options, is_secret
+from sconify_tasks.sgx.signer import Signer
 from sconify_tasks.step import Context, Json, Outputs, Step, Value
 from sconify_tasks.world import World
 
@@ -47,6 +48,7 @@ class Build:
     native: OpenedSource
     base: OpenedSource
     fspf_key: Callable[[], bytes] = field(repr=False)
+    signer: Callable[[], Signer]
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
     _mending: threading.RLock = field(default_factory=threading.RLock)
@@ -57,8 +59,8 @@ class Build:
         May be called again: what was settled is asked for again in the store, not in the places that images go to.
         """
         misses: list[Miss] = []
-        for image in ("native", "base"):
-            self._input(f"external.{image}")  # an image that is missing is better missed now than after half of the work
+        for name in ("native", "base", "signer"):
+            self._input(f"external.{name}")  # what is missing is better missed now than after half of the work
         for step in self.steps:
             if step.name in self.settled and self._there(self.settled[step.name].blobs.values()):
                 continue
@@ -239,6 +241,7 @@ class Build:
             native=self.native,
             base=self.base,
             fspf_key=self.fspf_key,
+            signer=self.signer,
             previous=previous,
             meter=Meter(image=self.name, step=step.name, emit=self.world.events.emit),
         )

@@ -24,6 +24,9 @@ class Environment:
     cache: Path
     root_key: str | None = field(default=None, repr=False)
     epoch: int = DEFAULT_EPOCH
+    signer: str = ""
+    signer_passphrase: str | None = field(default=None, repr=False)
+    pkcs11_module: str = ""
     docker_host: str = ""
     no_color: bool = False
     in_container: bool = False
@@ -50,6 +53,9 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
         cache=Path(cache),
         root_key=variables.get("SCONIFY_ROOT_KEY") or None,
         epoch=int(epoch) if epoch else DEFAULT_EPOCH,
+        signer=variables.get("SCONIFY_SIGNER", ""),
+        signer_passphrase=variables.get("SCONIFY_SIGNER_PASSPHRASE"),
+        pkcs11_module=variables.get("SCONIFY_PKCS11_MODULE", ""),
         docker_host=variables.get("DOCKER_HOST", ""),
         no_color=bool(variables.get("NO_COLOR")),
         in_container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),

@@ -77,9 +77,11 @@ STEPS: tuple[Step, ...] = (
             "architecture": "binary.architecture",
             "runtime": "external.runtime",
             "pin": "cas.pin",
+            "signer": "external.signer",
             "epoch": "external.epoch",
         },
-        reads=frozenset({"heap", "stack", "dlopen", "fork", "mprotect", "threads"}),
+        reads=frozenset({"heap", "stack", "dlopen", "fork", "mprotect", "threads"})
+        | {"isvprodid", "isvsvn", "signing-date", "enclave-mode"},
     ),
     Step(
         name="encrypt",
@@ -179,6 +181,7 @@ STEPS: tuple[Step, ...] = (
             "binary": "binary.path",
             "command": "binary.command",
             "mrenclave": "sign.mrenclave",
+            "mrsigner": "external.signer",
             "tag": "manifest.tag",
             "session": "external.session",
             "template": "external.template",
@@ -193,6 +196,9 @@ STEPS: tuple[Step, ...] = (
                 "allow-tcb-vulnerabilities",
                 "allow-debug-mode",
                 "disable-session-security-attestation",
+                "attest-signer",
+                "isvprodid",
+                "isvsvn",
             }
         ),
         secret=True,

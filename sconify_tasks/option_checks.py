@@ -13,7 +13,7 @@ NOT_BUILT = frozenset(
     {
         *("volume", "secrets", "injectedfiles", "push-image", "dry-run", "generate-sconefile"),
         *("binary-fs", "fs-dir", "fs-file", "disable-binary-fs-defaults"),
-        *("scone-signer", "azure-attestation"),
+        "azure-attestation",
         *(name for name in BY_NAME if name.startswith("k8s-helm-")),
     }
 )
@@ -22,6 +22,7 @@ _CONTRADICTIONS = (
     ("dir", "binary-fs", "files are either encrypted in the image or embedded in the binary"),
     ("disable-session-upload", "enable-session-upload", "the session is either uploaded or not"),
     ("disable-session-security-attestation", "azure-attestation", "the service is either attested or not"),
+    ("disable-session-security-attestation", "attest-signer", "the service is either attested or not"),
 )
 # The first is of no use without the second.
 _NEEDS = (

@@ -97,11 +97,11 @@ class _Reader:
         filled = self.variables.fill(node, self.what)
         try:
             value = kind.value(written if filled is None else filled)
+            return kind.relocate(str(value), self.folder) if kind.relocate else value
         except ValueError as reason:
             # As written: a value of the environment may be a secret.
             shown = "this value" if self.option.secret else repr(written[:80])
             raise node.error(f"{self.what}: {shown} is not allowed", hint=f"allowed: {reason}") from None
-        return kind.relocate(str(value), self.folder) if kind.relocate else value
 
     def _flag(self, node: Node, text: str) -> bool:
         if text not in {"true", "false"}:

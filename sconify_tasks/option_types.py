@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sconify_tasks.sgx.claims import require_date
+from sconify_tasks.signing import location
+
 Value = str | int | bool | tuple[str, ...] | None
 
 _TRANSPORTS = ("oci:", "oci-archive:", "docker-archive:", "dir:")
@@ -20,6 +23,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_\-.~]{1,128}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_\-.~]{1,128}(/[A-Za-z0-9_\-.~]{1,128})*")
 _SIZE = re.compile(r"([0-9]{1,15})([KkMmGg]?)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_DATE = re.compile(r"[0-9]{8}")
 _VARIABLE = re.compile(r"[^=\0]+(=[^\0]*)?", re.DOTALL)
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -175,6 +179,18 @@ def _digest(text: str) -> str:
     return _matching(_DIGEST)(text).lower()
 
 
+def _signer(text: str) -> str:
+    location.parse_location(text)
+    return text
+
+
+def _date(text: str) -> int:
+    if not _DATE.fullmatch(text) or int(text) < 19700101:  # noqa: PLR2004
+        raise ValueError(text)
+    require_date(int(text))
+    return int(text)
+
+
 def _file_below(text: str, folder: Path) -> str:
     return str(folder / text)
 
@@ -201,6 +217,21 @@ IMAGE_PATH = Kind(
 )
 PROGRAM = Kind(name="program", read=_program, allowed="an absolute path in the image, or a bare name that is on its PATH")
 FILE = Kind(name="file", read=_line, allowed="the name of a file on this machine", relocate=_file_below)
+SIGNER = Kind(
+    name="signer",
+    read=_signer,
+    allowed="a PEM file, pkcs11:token=LABEL;object=LABEL (RFC 7512, without a PIN), or command:PROGRAM ARGUMENTS",
+    relocate=location.relocate,
+)
+DATE = Kind(
+    name="date",
+    read=_date,
+    allowed="a date as YYYYMMDD",
+    schema={
+        "anyOf": [{"type": "integer", "minimum": 19700101, "maximum": 99991231}, {"type": "string", "pattern": "^[0-9]{8}$"}]
+    },
+    bare=True,
+)
 FOLDER = Kind(name="folder", read=_line, allowed="the name of a folder on this machine", relocate=_file_below)
 SIZE = Kind(
     name="size",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sconify_tasks.image.source import SourceImage
     from sconify_tasks.meter import Meter
     from sconify_tasks.options import OptionsView
+    from sconify_tasks.sgx.signer import Signer
     from sconify_tasks.world import World
 
 Json = JSON
@@ -53,6 +54,7 @@ class Context:
     native: Callable[[], SourceImage]
     base: Callable[[], SourceImage]
     fspf_key: Callable[[], bytes] = field(repr=False)
+    signer: Callable[[], Signer]
     previous: Outputs | None = None
     meter: Meter
 

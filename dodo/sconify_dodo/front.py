@@ -17,6 +17,7 @@ from sconify_tasks.events import Detail, PlanMade, StepFailed, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
+from sconify_tasks.signing.choose import choose_signer
 from sconify_tasks.world import World
 
 _LARGEST_TEMPLATE = 1 << 20
@@ -69,11 +70,13 @@ def make_build(world: World, order: Order) -> Build:
     native = _source(world, options, "from")
     base = _source(world, options, "base")
     fspf_key = cache(lambda: world.keys.fspf_key(repository=to, epoch=epoch))
+    signer = choose_signer(world, options)
     externals: dict[str, Callable[[], JSON]] = {
         "native": lambda: world.identity(options.text("from"), options.text("platform"), native),
         "base": lambda: world.identity(options.text("base"), options.text("platform"), base),
         "runtime": lambda: world.runtimes_digest,
         "fspf_key_id": lambda: world.keys.fspf_key_id(repository=to, epoch=epoch),
+        "signer": signer.mrsigner,
         "epoch": lambda: world.environment.epoch,
         "session": lambda: full_session_name(world, options),
         "embedded_pin": lambda: _embedded_pin(world, options),
@@ -90,6 +93,7 @@ def make_build(world: World, order: Order) -> Build:
         native=native,
         base=base,
         fspf_key=fspf_key,
+        signer=signer.signer,
     )
 
 

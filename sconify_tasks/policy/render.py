@@ -25,6 +25,9 @@ from sconify_tasks.yaml_nodes import load
 
 _TCB_TOLERATIONS = ("hyperthreading", "insecure-igpu", "outdated-tcb", "software-hardening-needed", "insecure-configuration")
 
+# The first version of the session language that knows signers.
+_SIGNERS_SINCE = "0.3.10"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionParameters:
@@ -32,7 +35,7 @@ class SessionParameters:
 
     `name` is NAMESPACE/SESSION. `environment` comes from `environment.service_environment`. The three `fspf_*` are given
     together, or not at all when nothing is protected. No `pwd` is `/`.
-    `attested` is false for --disable-session-security-attestation.
+    `attested` is false for --disable-session-security-attestation. A `signer` is attested in place of the measurements.
     """
 
     name: SessionName
@@ -47,6 +50,7 @@ class SessionParameters:
     allow_tcb_vulnerabilities: bool = False
     allow_debug_mode: bool = False
     attested: bool = True
+    signer: Signer | None = None
 
     def session(self) -> Session:
         """Make the session that these parameters describe."""
@@ -56,7 +60,8 @@ class SessionParameters:
         service = Service(
             name=self.service,
             image_name=image,
-            mrenclaves=self.mrenclaves if self.attested else (),
+            mrenclaves=self.mrenclaves if self.attested and self.signer is None else (),
+            attestation=(Variant(signer=self.signer),) if self.attested and self.signer is not None else (),
             command=self.command if isinstance(self.command, str) else commands.join(self.command),
             environment={"SCONE_MODE": "hw", **self.environment},
             pwd=self.pwd or "/",
@@ -66,6 +71,7 @@ class SessionParameters:
         )
         return Session(
             name=self.name,
+            version="0.3" if self.signer is None else _SIGNERS_SINCE,
             services=(service,),
             images=({"name": image},),
             security=Security(attestation=self._attestation()),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sconify_tasks.policy.model import Service
 from sconify_tasks.policy.parse import parse_session
 from sconify_tasks.policy.render import SessionParameters, render
 from sconify_tasks.policy.yaml_text import Plain, Quoted, dump
@@ -22,6 +23,7 @@ VARIABLES = {
     "SERVICE": "the service's name",
     "IMAGE": "the name of the service's entry under images",
     "MRENCLAVE": "the measurement, 64 hex digits",
+    "MRSIGNER": "the signer that is attested, 64 hex digits; only with --attest-signer",
     "COMMAND": "the command, with shell-like quoting",
     "ENVIRONMENT": "a mapping: every variable of the service",
     "PWD": "the working directory",
@@ -53,6 +55,7 @@ def _known(parameters: SessionParameters) -> dict[str, Any]:
         "SERVICE": service.name,
         "IMAGE": service.image_name,
         "MRENCLAVE": service.mrenclaves[0] if service.mrenclaves else None,
+        "MRSIGNER": _signer_of(service),
         "COMMAND": Quoted(service.command) if isinstance(service.command, str) else None,
         "ENVIRONMENT": dict(service.environment),
         "PWD": service.pwd,
@@ -62,6 +65,10 @@ def _known(parameters: SessionParameters) -> dict[str, Any]:
         "SECURITY": security.data() if security else {},
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _signer_of(service: Service) -> str | None:
+    return next((variant.signer.mrsigner for variant in service.attestation if variant.signer), None)
 
 
 def _mapping(node: Node, known: Mapping[str, Any]) -> dict[str, Any]:

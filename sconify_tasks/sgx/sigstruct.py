@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from dataclasses import dataclass
 from struct import Struct
 
+from sconify_tasks.sgx.claims import (
+    DEBUG,
+    DEFAULT_DATE,
+    FLAGS_MASK,
+    HEADER,
+    HEADER2,
+    MISC_MASK,
+    MODE64BIT,
+    SIGNED_SIZE,
+    XFRM,
+    XFRM_MASK,
+    Claims,
+    require_date,
+)
 from sconify_tasks.sgx.measurement import EnclaveError, MrEnclave
 from sconify_tasks.sgx.signer import EXPONENT, KEY_BITS, Signer
 
 SIZE = 1808
-DEFAULT_DATE = 20250101
-MAX_ID = 0xFFFF
-
-MODE64BIT, DEBUG = 0x4, 0x2
-XFRM = 0x3
-XFRM_MASK = 0xFFFFFFFFFFFFFF1B
-_FLAGS_MASK = 0xFFFFFFFFFFFFFFFF
-_MISC_MASK = 0xFFFFFFFF
-
-_HEADER = bytes.fromhex("06000000e10000000000010000000000")
-_HEADER2 = bytes.fromhex("01010000600000006000000001000000")
 _LAYOUT = Struct("<16sII16sI84s384sI384sII20s16s16s32s32sHH12s384s384s")
+_EXPONENT = Struct("<I")
 _NUMBER = KEY_BITS // 8
-_SIGNED = (slice(0, 128), slice(900, 1028))
+_HEAD, _BODY, _QUOTIENTS = slice(0, 128), slice(900, 1028), slice(1040, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,16 @@ class Sigstruct:
         return mrsigner(self.modulus)
 
     @property
+    def claims(self) -> Claims:
+        """What is signed, without who signed it."""
+        return Claims(
+            mrenclave=self.mrenclave, debug=self.debug, isv_prod_id=self.isv_prod_id, isv_svn=self.isv_svn, date=self.date
+        )
+
+    @property
     def signed(self) -> bytes:
         """The bytes that the signature covers."""
-        return b"".join(self.raw[part] for part in _SIGNED)
+        return self.raw[_HEAD] + self.raw[_BODY]
 
 
 def mrsigner(modulus: int) -> str:
@@ -66,45 +76,45 @@ def build_sigstruct(
     date: int = DEFAULT_DATE,
 ) -> bytes:
     """Sign; the result is verified before it is returned. `date` is a number that reads yyyymmdd."""
-    _require_date(date)
-    if not (0 <= isv_prod_id <= MAX_ID and 0 <= isv_svn <= MAX_ID):
-        raise ValueError(f"product id and SVN are 0 to {MAX_ID}, not {isv_prod_id} and {isv_svn}")
+    claims = Claims(mrenclave=mrenclave, debug=debug, isv_prod_id=isv_prod_id, isv_svn=isv_svn, date=date)
+    return assemble(claims, signer.modulus, signer.sign(claims.signed))
 
-    def pack(signature: int, q1: int, q2: int) -> bytes:
-        attributes = Struct("<QQ")
-        return _LAYOUT.pack(
-            _HEADER,
-            0,  # VENDOR
-            int(str(date), 16),
-            _HEADER2,
-            0,  # SWDEFINED
-            bytes(84),
-            _le(signer.modulus),
-            EXPONENT,
-            _le(signature),
-            0,  # MISCSELECT
-            _MISC_MASK,
-            bytes(20),
-            attributes.pack(MODE64BIT | (DEBUG if debug else 0), XFRM),
-            attributes.pack(_FLAGS_MASK ^ (DEBUG if debug else 0), XFRM_MASK),
-            bytes.fromhex(mrenclave),
-            bytes(32),
-            isv_prod_id,
-            isv_svn,
+
+def assemble(claims: Claims, modulus: int, signature: bytes) -> bytes:
+    """Put a SIGSTRUCT together from a signature (384 bytes, big-endian). EnclaveError unless it verifies.
+
+    A signer is a device, a service, another machine or a damaged key: what it returns is checked before anyone gets it,
+    also because one wrong RSA-CRT signature gives the private key away.
+    """
+    number = int.from_bytes(signature, "big")
+    if len(signature) != _NUMBER or number >= modulus:
+        raise EnclaveError("signature", "what the signer returned is no signature of its key", hint="look at the signer")
+    sigstruct = b"".join(
+        (
+            claims.head,
+            _le(modulus),
+            _EXPONENT.pack(EXPONENT),
+            _le(number),
+            claims.body,
             bytes(12),
-            _le(q1),
-            _le(q2),
+            *map(_le, _quotients(number, modulus)),
         )
-
-    unsigned = pack(0, 0, 0)
-    signature = int.from_bytes(signer.sign(b"".join(unsigned[part] for part in _SIGNED)), "big")
-    if signature >= signer.modulus:
-        raise EnclaveError("signature", "the signer returned no signature of its own key", hint="look at the signer")
-    sigstruct = pack(signature, *_quotients(signature, signer.modulus))
-    # A signer is a device, a service, or a damaged key: what it returns is checked before anyone gets it, also because
-    # one wrong RSA-CRT signature gives the private key away.
-    verify_sigstruct(parse_sigstruct(sigstruct))
+    )
+    try:
+        verify_sigstruct(parse_sigstruct(sigstruct))
+    except EnclaveError as error:
+        raise EnclaveError(
+            error.code, f"what the signer returned is refused: {error.message}", hint="look at the signer"
+        ) from None
     return sigstruct
+
+
+def parse_signed_data(data: bytes) -> Claims:
+    """Read the 256 bytes that are signed; EnclaveError for anything else."""
+    if len(data) != SIGNED_SIZE:
+        raise EnclaveError("length", f"the data to be signed has {SIGNED_SIZE} bytes, not {len(data)}")
+    middle = bytes(_NUMBER) + _EXPONENT.pack(EXPONENT) + bytes(_NUMBER)
+    return parse_sigstruct(data[:128] + middle + data[128:] + bytes(12 + 2 * _NUMBER)).claims
 
 
 def parse_sigstruct(data: bytes) -> Sigstruct:
@@ -115,7 +125,7 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
         header, vendor, date, header2, swdefined, reserved1, modulus, exponent, signature, miscselect, miscmask, reserved2,
         attributes, mask, mrenclave, reserved3, prod_id, svn, reserved4, _, _,
     ) = _LAYOUT.unpack(data)  # fmt: skip
-    if header != _HEADER or header2 != _HEADER2:
+    if header != HEADER or header2 != HEADER2:
         raise EnclaveError("header", "this is not a SIGSTRUCT")
     if vendor or swdefined or any(any(reserved) for reserved in (reserved1, reserved2, reserved3, reserved4)):
         raise EnclaveError("reserved", "a reserved field of the SIGSTRUCT is not zero")
@@ -123,7 +133,7 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
         raise EnclaveError("exponent", f"the exponent of the SIGSTRUCT is {exponent}, not {EXPONENT}")
     debug = bool(attributes[0] & DEBUG)
     expected = Struct("<QQQQII").pack(
-        MODE64BIT | (DEBUG if debug else 0), XFRM, _FLAGS_MASK ^ (DEBUG if debug else 0), XFRM_MASK, 0, _MISC_MASK
+        MODE64BIT | (DEBUG if debug else 0), XFRM, FLAGS_MASK ^ (DEBUG if debug else 0), XFRM_MASK, 0, MISC_MASK
     )
     if attributes + mask + Struct("<II").pack(miscselect, miscmask) != expected:
         raise EnclaveError("attributes", "the SIGSTRUCT allows other enclave attributes than the format does")
@@ -155,7 +165,7 @@ def verify_sigstruct(sigstruct: Sigstruct, *, mrenclave: MrEnclave | None = None
     except InvalidSignature:
         raise EnclaveError("signature", "the signature of the SIGSTRUCT is wrong") from None
     q1, q2 = _quotients(signature, modulus)
-    if sigstruct.raw[1040:] != _le(q1) + _le(q2):
+    if sigstruct.raw[_QUOTIENTS] != _le(q1) + _le(q2):
         raise EnclaveError("quotients", "Q1 or Q2 of the SIGSTRUCT is wrong: a processor would refuse it")
     if mrenclave is not None and sigstruct.mrenclave != mrenclave:
         raise EnclaveError("mrenclave", f"the SIGSTRUCT is for MRENCLAVE {sigstruct.mrenclave}, not for {mrenclave}")
@@ -171,18 +181,11 @@ def _le(number: int) -> bytes:
     return number.to_bytes(_NUMBER, "little")
 
 
-def _require_date(date: int) -> None:
-    try:
-        dt.date(date // 10000, date // 100 % 100, date % 100)
-    except ValueError:
-        raise ValueError(f"not a date of the form yyyymmdd: {date}") from None
-
-
 def _decode_date(encoded: int) -> int:
     """BCD to a number that reads the same."""
     try:
         date = int(f"{encoded:08x}")
-        _require_date(date)
+        require_date(date)
     except ValueError:
         raise EnclaveError("date", f"the date of the SIGSTRUCT is {encoded:08x}") from None
     return date

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.names import MANIFEST_PATH
 from sconify_tasks.policy.environment import service_environment
-from sconify_tasks.policy.model import SessionName
+from sconify_tasks.policy.model import SessionName, Signer
 from sconify_tasks.policy.render import SessionParameters, render
 from sconify_tasks.services import detect
 from sconify_tasks.sgx.measurement import MrEnclave
+from sconify_tasks.sgx.signer import DEBUG_MRSIGNER
 from sconify_tasks.step import Context, Outputs
 
 
@@ -35,9 +37,24 @@ def run(context: Context) -> Outputs:
         allow_tcb_vulnerabilities=options.flag("allow-tcb-vulnerabilities"),
         allow_debug_mode=options.flag("allow-debug-mode"),
         attested=not options.flag("disable-session-security-attestation"),
+        signer=_signer(context) if options.flag("attest-signer") else None,
     )
     text = _from_template(context, parameters) if context.fact("template") is not None else render(parameters)
     return Outputs(blobs={"session": context.world.store.put(text.encode(), private=True)})
+
+
+def _signer(context: Context) -> Signer:
+    """Who may sign what gets this session's keys; never the key that everybody has."""
+    if context.text("mrsigner") == DEBUG_MRSIGNER:
+        raise UsageError(
+            "--attest-signer with the published debug key: whoever signs with it would get this session's keys",
+            hint="name a key of your own with --scone-signer, or leave --attest-signer out",
+        )
+    return Signer(
+        mrsigner=MrEnclave(context.text("mrsigner")),
+        isvprodid=context.options.number("isvprodid"),
+        isvsvn_min=context.options.number("isvsvn"),
+    )
 
 
 def _from_template(context: Context, parameters: SessionParameters) -> str:

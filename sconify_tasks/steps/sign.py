@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sconify_tasks.errors import UsageError
+from sconify_tasks.sgx.claims import Claims
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
+from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.sgx.sgxs import measure
-from sconify_tasks.sgx.signer import debug_signer
-from sconify_tasks.sgx.sigstruct import build_sigstruct
+from sconify_tasks.sgx.signer import DEBUG_MRSIGNER
+from sconify_tasks.signing.signatures import signed
 from sconify_tasks.step import Context, Outputs
 
 
@@ -31,10 +34,27 @@ def run(context: Context) -> Outputs:
         cas_spki=None if pin is None else str(pin),
     )
     mrenclave = measure(context.world.runtime(context.text("architecture")), config)
-    date = datetime.fromtimestamp(context.number("epoch"), tz=UTC)
-    sigstruct = build_sigstruct(mrenclave, debug_signer(), debug=True, date=int(date.strftime("%Y%m%d")))
-    store = context.world.store
+    sigstruct = signed(context.world, _claims(context, mrenclave), context.text("signer"), context.signer)
     return Outputs(
-        blobs={"config": store.put(config.encode()), "sigstruct": store.put(sigstruct)},
+        blobs={"config": context.world.store.put(config.encode()), "sigstruct": sigstruct},
         facts={"mrenclave": str(mrenclave)},
+    )
+
+
+def _claims(context: Context, mrenclave: MrEnclave) -> Claims:
+    options = context.options
+    published = context.text("signer") == DEBUG_MRSIGNER
+    mode = options.text("enclave-mode") or ("debug" if published else "production")
+    if published and mode == "production":
+        raise UsageError(
+            "the debug key is published: a production signature by it would say nothing",
+            hint="name a key of your own with --scone-signer, or leave --enclave-mode=production out",
+        )
+    date = datetime.fromtimestamp(context.number("epoch"), tz=UTC).strftime("%Y%m%d")
+    return Claims(
+        mrenclave=mrenclave,
+        debug=mode == "debug",
+        isv_prod_id=options.number("isvprodid"),
+        isv_svn=options.number("isvsvn"),
+        date=options.number("signing-date") if options["signing-date"] else int(date),
     )

@@ -123,6 +123,8 @@ def test_every_option_is_read_refused_or_belongs_to_the_front_door():
         *("from", "name", "key-epoch", "platform", "root-key", "state", "cache", "debug", "verbose", "no-color"),
         *("explain", "events", "trace"),
         *("template", "toolchain", "enable-session-upload"),
+        # Which key it is enters keys as MRSIGNER; where it lies, and what opens it, does not matter.
+        *("scone-signer", "scone-signer-public-key", "scone-signer-passphrase-file"),
     }
     # Said on the command line and answered with a warning, or true in any case.
     told = {"cli", "crosscompiler", "disable-replace-unsconifiable-binaries"}
