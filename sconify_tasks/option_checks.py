@@ -6,6 +6,7 @@ Single values were checked when they were read. Nothing that was asked for is ev
 from __future__ import annotations
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.image.references import archive_of
 from sconify_tasks.option_table import BY_NAME, OPTIONS, REQUIRED
 from sconify_tasks.options import Options, session_name
 
@@ -62,6 +63,11 @@ def _check_required(options: Options) -> None:
         raise UsageError(f"missing: {', '.join(missing)}", hint="say --from=NATIVE_IMAGE --to=TO_IMAGE --binary=BINARY")
     if options["from"] == options["to"]:
         raise UsageError(f"--from and --to are both {options['to']}", hint="give the encrypted image a name of its own")
+    for name in ("from", "base"):
+        if (file := archive_of(options.text("to"))) is not None and file == archive_of(options.text(name)):
+            raise UsageError(
+                f"--{name} and --to are both {file}", hint="an archive is written whole: choose another file for --to"
+            )
     if options["name"] is None:
         session_name(options.text("to"))
 

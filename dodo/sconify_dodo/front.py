@@ -46,16 +46,9 @@ def full_session_name(world: World, options: Options) -> str:
 
 def repository(options: Options) -> str:
     """TO without transport, folder and tag: what the image's keys are derived for, the same on every machine."""
-    from sconify_tasks.image.references import parse_reference, split_layout
+    from sconify_tasks.image.references import repository_of
 
-    to = options.text("to")
-    transport, _, rest = to.partition(":")
-    if transport == "dir" or to == "scratch":
-        raise UsageError(f"--to={to} can't be written to", hint="deliver to NAME, docker:NAME or oci:DIR:TAG")
-    if transport == "oci":
-        return split_layout(rest)[0].name
-    reference = parse_reference(rest if transport == "docker" else to)
-    return reference.repository
+    return repository_of(options.text("to"))
 
 
 def make_build(world: World, order: Order) -> Build:

@@ -22,6 +22,7 @@ from sconify_tasks.image.exported import keep_layer, layer_of
 from sconify_tasks.image.held import Held
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
+from sconify_tasks.image.source import readable
 from sconify_tasks.image.streams import Chunks
 from sconify_tasks.image.tar_read import Member, members
 from sconify_tasks.image.temporary import engine_time, new_container, remove_container, sweep
@@ -152,13 +153,7 @@ class DockerSource:
 
     def read(self, path: bytes, *, limit: int) -> bytes:
         """Content of a regular file."""
-        entry = self.lstat(path)
-        if entry is None or entry.kind is not Kind.FILE:
-            msg = f"{shown(path)} is not a file in {self.name}"
-            raise UsageError(msg, hint="check the path")
-        if entry.size > limit:
-            msg = f"{shown(path)} has {entry.size} bytes: more than the {limit} that are read here"
-            raise UsageError(msg, hint="check the path")
+        readable(self.lstat(path), path, limit=limit, name=self.name)
         with self._file(path) as content:
             return content.read()
 

@@ -25,7 +25,9 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
 _LONGEST = 255
 _HUB = "docker.io"
 _PLATFORM = "linux/amd64"
-_LATER = ("registry", "oci-archive", "docker-archive")
+_LATER = ("registry",)
+_TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "dir")
+_FORMS = "use docker:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF] or dir:ROOTFS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +97,16 @@ def open_source(
         from sconify_tasks.image.rootfs import RootfsSource
 
         return RootfsSource(Path(rest), stat_cache=stat_cache, platform=platform)
-    if transport == "oci":
+    if transport in {"oci", "oci-archive"}:
         from sconify_tasks.image.oci import OciSource
 
-        folder, tag = split_layout(rest)
-        return OciSource(folder, tag, platform=platform)
+        place, tag = split_layout(rest, transport)
+        return OciSource(place, tag, platform=platform, archive=transport == "oci-archive")
+    if transport == "docker-archive":
+        from sconify_tasks.image.docker_archive import DockerArchiveSource
+
+        place, name = split_archive(rest)
+        return DockerArchiveSource(place, name, platform=platform)
     if ref == "scratch":
         from sconify_tasks.image.scratch import ScratchSource
 
@@ -107,15 +114,45 @@ def open_source(
     return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform)
 
 
-def split_layout(text: str) -> tuple[Path, str]:
-    """`DIR[:TAG]`; the last colon counts, and a tag has no slash."""
+def split_layout(text: str, transport: str = "oci") -> tuple[Path, str]:
+    """`DIR[:TAG]` or `FILE[:TAG]`; the last colon counts, and a tag has no slash."""
     folder, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
         folder, tag = text, ""
     if not folder or (folder != text and not _TAG.match(tag)):
-        msg = f"oci:{text} is not oci:DIR[:TAG]"
+        msg = f"{transport}:{text} is not {transport}:{'DIR' if transport == 'oci' else 'FILE'}[:TAG]"
         raise UsageError(msg, hint="a tag is letters, digits, . _ -, at most 128")
     return Path(folder), tag
+
+
+def split_archive(text: str) -> tuple[Path, str]:
+    """`FILE[:REF]` of a docker-archive, and REF in its familiar form or ""; the first colon counts, as for skopeo."""
+    file, colon, name = text.partition(":")
+    if not file or (colon and not name):
+        msg = f"docker-archive:{text} is not docker-archive:FILE[:REF]"
+        raise UsageError(msg, hint="REF is an image's name, as app:1; the file's name has no colon")
+    return Path(file), parse_reference(name).familiar if name else ""
+
+
+def repository_of(to: str) -> str:
+    """A destination's name without transport, folder and tag; UsageError for what can't be written to."""
+    transport, rest = split_transport(to)
+    if transport == "dir" or to == "scratch":
+        raise UsageError(f"--to={to} can't be written to", hint="deliver to NAME, docker:NAME or oci:DIR:TAG")
+    if transport in {"oci", "oci-archive"}:
+        return split_layout(rest, transport)[0].name
+    if transport == "docker-archive":
+        file, name = split_archive(rest)
+        return parse_reference(name).repository if name else file.name
+    return parse_reference(rest).repository
+
+
+def archive_of(ref: str) -> Path | None:
+    """The file of an `oci-archive:` or `docker-archive:`, resolved; None for other transports."""
+    transport, rest = split_transport(ref)
+    if transport == "oci-archive":
+        return split_layout(rest, transport)[0].resolve()
+    return split_archive(rest)[0].resolve() if transport == "docker-archive" else None
 
 
 def _engine_or_store(
@@ -153,11 +190,11 @@ def split_transport(ref: str) -> tuple[str, str]:
     head, colon, rest = ref.partition(":")
     if colon and head in _LATER:
         msg = f"{ref}: the transport {head}: is not built yet"
-        raise UsageError(msg, hint="use docker:NAME, oci:DIR[:TAG] or dir:ROOTFS")
-    if colon and head in ("docker", "oci", "dir"):
+        raise UsageError(msg, hint=_FORMS)
+    if colon and head in _TRANSPORTS:
         if not rest:
             msg = f"{ref} names nothing"
-            raise UsageError(msg, hint="use docker:NAME, oci:DIR[:TAG] or dir:ROOTFS")
+            raise UsageError(msg, hint=_FORMS)
         return head, rest
     return "", ref
 

@@ -7,23 +7,20 @@ that they know. One that refuses, or makes something else of it, gets the full a
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.errors import UnavailableError, VerificationError
+from sconify_tasks.image.archive_write import archive_bytes, docker_parts
 from sconify_tasks.image.config import config_of, identity_of, parse_config, parse_diff_ids
 from sconify_tasks.image.docker import DockerSource
 from sconify_tasks.image.engine import api_of, engine_errors
-from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import BuiltImage, Layer, Sha256
 from sconify_tasks.image.references import parse_reference
 from sconify_tasks.image.sink import Delivered
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.image.streams import CHUNK
-from sconify_tasks.image.tar_write import BLOCK, header
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -109,29 +106,9 @@ def _check_files(layers: Iterable[Layer]) -> None:
 
 
 def _archive(built: BuiltImage, carried: Iterable[Layer]) -> Iterator[bytes]:
-    """The docker-archive format: config and layers by name, manifest.json with all layers, without a tag."""
-    config_name = f"{_digest(built.config).removeprefix('sha256:')}.json"
+    """Without a tag: the image gets its name when it has been verified."""
     every = [*built.base_diff_ids, *(layer.diff_id for layer in built.layers)]
-    manifest = [{"Config": config_name, "RepoTags": None, "Layers": [_layer_name(digest) for digest in every]}]
-    yield from _small("manifest.json", json.dumps(manifest).encode())
-    yield from _small(config_name, built.config)
-    for layer in {layer.diff_id: layer for layer in carried}.values():
-        yield header(Entry(path=b"/" + _layer_name(layer.diff_id).encode(), kind=Kind.FILE, size=layer.size))
-        with layer.path.open("rb") as file:
-            left = layer.size
-            while data := file.read(min(CHUNK, left)):
-                left -= len(data)
-                yield data
-        yield bytes(-layer.size % BLOCK)
-    yield bytes(2 * BLOCK)
-
-
-def _small(name: str, data: bytes) -> Iterator[bytes]:
-    yield header(Entry(path=b"/" + name.encode(), kind=Kind.FILE, size=len(data))) + data + bytes(-len(data) % BLOCK)
-
-
-def _layer_name(digest: Sha256) -> str:
-    return f"{digest.removeprefix('sha256:')}/layer.tar"
+    return archive_bytes(docker_parts(built.config, every, carried, tag="", verify=False))
 
 
 def _events(answer: Iterable[Any]) -> Iterator[dict[str, Any]]:

@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError, VerificationError
 from sconify_tasks.image.config import json_object, parse_config
+from sconify_tasks.image.extent import Extent, copy_bytes
+from sconify_tasks.image.layout import OciLayout
+from sconify_tasks.image.manifest import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    REF_NAME,
+    TAR,
+    Blob,
+    descriptor,
+    encode,
+    items,
+    not_what_it_says,
+    tag_of,
+)
 from sconify_tasks.image.model import BuiltImage, Layer, Sha256
-from sconify_tasks.image.oci import CONFIG, INDEX, MANIFEST, REF_NAME, TAR, Blob, OciLayout, OciSource, not_what_it_says
+from sconify_tasks.image.oci import OciSource, open_layout
 from sconify_tasks.image.sink import Delivered
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.image.streams import CHUNK
+from sconify_tasks.image.streams import CHUNK, Forward, drain
 
 _TEMPORARY = ".sconify-"
 _LOCK = ".sconify.lock"
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 Descriptor = dict[str, Any]
 
 
@@ -43,28 +57,20 @@ class OciSink:
             with self._locked():
                 layers = [*self._base_layers(built, base), *(self._layer(layer) for layer in built.layers)]
                 config = self._document(CONFIG, built.config)
-                manifest = _encode({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers})
-                described = self._document(MANIFEST, manifest)
-                self._tag(name, described | {"platform": _platform(built), "annotations": {REF_NAME: name}})
+                manifest = encode({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers})
+                entry = self._document(MANIFEST, manifest)
+                self._tag(name, entry | {"platform": platform_of(built), "annotations": {REF_NAME: name}})
         except OSError as error:
             msg = f"oci:{self._folder}: {error.strerror or error}"
             raise SconifyError(msg, hint="make room or choose another folder") from error
-        digest = Sha256(described["digest"])
+        digest = Sha256(entry["digest"])
         return Delivered(identity=str(digest), config_digest=config_digest, manifest_digest=digest)
 
     def present(self, name: str, expected: str) -> bool:
         """Whether the tag names the manifest, and all blobs that it names are there in their length."""
         try:
-            layout = OciLayout(self._folder)
-            entries = [item for item in _manifests(layout.index()) if _tag_of(item) == name]
-            if [item.get("digest") for item in entries] != [expected]:
-                return False
-            manifest = json_object(layout.path(Sha256(expected)).read_bytes(), what="manifest")
-            return all(
-                layout.path(Sha256(item["digest"])).stat().st_size == item["size"]
-                for item in (entries[0], manifest["config"], *manifest["layers"])
-            )
-        except (SconifyError, OSError, KeyError, TypeError, ValueError):
+            return layout_holds(open_layout(self._folder), name, expected)
+        except SconifyError:
             return False
 
     @contextmanager
@@ -77,7 +83,7 @@ class OciSink:
                     left.unlink()
             marker = self._folder / "oci-layout"
             if not marker.exists():
-                self._write(marker, _LAYOUT)
+                self._write(marker, LAYOUT)
             yield
 
     def _base_layers(self, built: BuiltImage, base: SourceImage) -> list[Descriptor]:
@@ -88,22 +94,22 @@ class OciSink:
         if isinstance(base, OciSource):
             blobs = base.layers[: len(built.base_diff_ids)]
             for blob in blobs:
-                self._copy(base.blob_path(blob), blob)
+                with closing(base.blob(blob)) as extent:
+                    self._copy(extent, blob)
             return [{"mediaType": blob.media_type, "digest": str(blob.digest), "size": blob.size} for blob in blobs]
         paths = [self._path(digest) for digest in built.base_diff_ids]
         if all(path.exists() for path in paths):
-            return [
-                _layer_descriptor(digest, path.stat().st_size) for digest, path in zip(built.base_diff_ids, paths, strict=True)
-            ]
+            return [_descriptor(digest, path.stat().st_size) for digest, path in zip(built.base_diff_ids, paths, strict=True)]
         with base.layer_files() as files:
             return [self._layer(layer, verify=True) for layer in files[: len(paths)]]
 
     def _layer(self, layer: Layer, *, verify: bool = False) -> Descriptor:
-        described = _layer_descriptor(layer.diff_id, layer.size)
+        found = layer_descriptor(layer)
         target = self._path(layer.diff_id)
         if verify:
-            self._copy(layer.path, Blob(media_type=TAR, digest=layer.diff_id, size=layer.size, document={}))
-            return described
+            with closing(_whole(layer.path)) as extent:
+                self._copy(extent, Blob(media_type=TAR, digest=layer.diff_id, size=layer.size, document={}))
+            return found
         if layer.path.stat().st_size != layer.size:
             msg = f"layer {layer.diff_id} is not the file it was"
             raise VerificationError(msg, hint="build again")
@@ -112,48 +118,48 @@ class OciSink:
             # Also where a blob of that name and length is there: a link costs nothing, and what is there may be damaged.
             os.link(layer.path.resolve(), temporary)  # link(2) would link a symlink itself
         except OSError:  # another file system, or one without hard links
-            if _has(target, layer.size):
-                return described
-            _clone(layer.path, temporary)
+            if _is(target, layer):
+                return found
+            with closing(_whole(layer.path)) as extent, temporary.open("wb") as out:
+                copy_bytes(extent, cast("BinaryIO", out))
         temporary.replace(target)
         temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are one file already
-        return described
+        return found
 
-    def _copy(self, source: Path, blob: Blob) -> None:
-        """Copy a foreign blob and verify it on the way."""
+    def _copy(self, extent: Extent, blob: Blob) -> None:
+        """Copy a foreign blob and verify it on the way. One that is there in its length was verified when it came."""
         target = self._path(blob.digest)
         if _has(target, blob.size):
             return
-        hasher, temporary = hashlib.sha256(), self._temporary(target)
-        with source.open("rb") as incoming, temporary.open("wb") as out:
+        incoming, temporary = Forward(extent.open(), limit=extent.size), self._temporary(target)
+        with temporary.open("wb") as out:
             while data := incoming.read(CHUNK):
-                hasher.update(data)
                 out.write(data)
-        if hasher.hexdigest() != target.name or temporary.stat().st_size != blob.size:
+        if incoming.digest() != blob.digest or incoming.tell() != blob.size:
             temporary.unlink()
             raise not_what_it_says(blob)
         temporary.replace(target)
 
     def _document(self, media_type: str, data: bytes) -> Descriptor:
-        digest = hashlib.sha256(data).hexdigest()
-        if not _has(self._blobs / digest, len(data)):
-            self._write(self._blobs / digest, data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+        found = described(media_type, data)
+        path = self._path(Sha256(found["digest"]))
+        if not _has(path, len(data)) or path.read_bytes() != data:
+            self._write(path, data)
+        return found
 
-    def _tag(self, name: str, described: Descriptor) -> None:
+    def _tag(self, name: str, entry: Descriptor) -> None:
         path = self._folder / "index.json"
         index: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
         if path.exists():
-            index = OciLayout(self._folder).index()
-        entries = _manifests(index)
-        places = [place for place, item in enumerate(entries) if _tag_of(item) == name]
+            index = open_layout(self._folder).index()
+        entries = items(index.get("manifests"))
+        places = [place for place, item in enumerate(entries) if tag_of(item) == name]
         if places:
-            entries[places[0]] = described
-            entries = [item for place, item in enumerate(entries) if place not in places[1:]]
+            entries = [entry if place == places[0] else item for place, item in enumerate(entries) if place not in places[1:]]
         else:
-            entries.append(described)
+            entries = [*entries, entry]
         if index.get("manifests") != entries:
-            self._write(path, _encode(index | {"manifests": entries}))
+            self._write(path, encode(index | {"manifests": entries}))
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = self._temporary(path)
@@ -167,17 +173,53 @@ class OciSink:
         return path.with_name(_TEMPORARY + path.name)
 
 
-def _clone(source: Path, target: Path) -> None:
-    """Copy by reflink where the file system can, else inside the kernel."""
-    with source.open("rb") as incoming, target.open("wb") as out:
-        with suppress(OSError):
-            while os.copy_file_range(incoming.fileno(), out.fileno(), 1 << 30):
-                pass
-            return
-        incoming.seek(0)
-        out.seek(0)
-        while data := incoming.read(CHUNK):
-            out.write(data)
+def described(media_type: str, data: bytes) -> Descriptor:
+    """Describe a document that is made."""
+    return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(data).hexdigest()}", "size": len(data)}
+
+
+def layer_descriptor(layer: Layer) -> Descriptor:
+    """Describe a plain layer tar."""
+    return _descriptor(layer.diff_id, layer.size)
+
+
+def platform_of(built: BuiltImage) -> dict[str, str]:
+    """What an index says the image is for."""
+    config = parse_config(built.config)
+    return {"architecture": config.architecture, "os": config.os}
+
+
+def layout_holds(layout: OciLayout, name: str, expected: str) -> bool:
+    """Whether the tag names the manifest `expected`, and every blob below it is there in its length.
+
+    Raises SconifyError for a layout that is damaged, which it then does not hold.
+    """
+    entries = [item for item in items(layout.index().get("manifests")) if tag_of(item) == name]
+    if len(entries) != 1:
+        return False
+    found = descriptor(entries[0])
+    if found.digest != expected:
+        return False
+    manifest = json_object(layout.bytes(found), what="manifest")
+    return all(layout.holds(descriptor(item)) for item in (manifest.get("config"), *items(manifest.get("layers"))))
+
+
+def _descriptor(digest: Sha256, size: int) -> Descriptor:
+    return {"mediaType": TAR, "digest": str(digest), "size": size}
+
+
+def _whole(path: Path) -> Extent:
+    return Extent.whole(cast("BinaryIO", path.open("rb")))
+
+
+def _is(path: Path, layer: Layer) -> bool:
+    """Whether a blob that is there has the layer's bytes."""
+    if not _has(path, layer.size):
+        return False
+    with path.open("rb") as file:
+        found = Forward(cast("BinaryIO", file))
+        drain(found)
+    return found.digest() == layer.diff_id
 
 
 def _has(path: Path, size: int) -> bool:
@@ -185,26 +227,3 @@ def _has(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
-
-
-def _layer_descriptor(digest: Sha256, size: int) -> Descriptor:
-    return {"mediaType": TAR, "digest": str(digest), "size": size}
-
-
-def _platform(built: BuiltImage) -> dict[str, str]:
-    config = parse_config(built.config)
-    return {"architecture": config.architecture, "os": config.os}
-
-
-def _manifests(index: Mapping[str, Any]) -> list[Any]:
-    value = index.get("manifests")
-    return list(value) if isinstance(value, list) else []
-
-
-def _tag_of(item: Any) -> str:
-    annotations = item.get("annotations") if isinstance(item, dict) else None
-    return str(annotations.get(REF_NAME, "")) if isinstance(annotations, dict) else ""
-
-
-def _encode(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

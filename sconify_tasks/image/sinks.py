@@ -8,13 +8,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.image.references import find_client, parse_reference, split_layout, split_transport
+from sconify_tasks.image.references import find_client, parse_reference, split_archive, split_layout, split_transport
 from sconify_tasks.image.sink import Sink
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-_HINT = "deliver to NAME, docker:NAME or oci:DIR:TAG"
+_HINT = "deliver to NAME, docker:NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:REF"
 
 
 class Sinks:
@@ -41,6 +41,8 @@ class Sinks:
         if transport == "oci":
             folder, tag = split_layout(rest)
             return _layout(folder), tag or "latest"
+        if transport in {"oci-archive", "docker-archive"}:
+            return _archive(transport, rest)
         reference = parse_reference(rest)
         if reference.digest is not None:
             msg = f"{ref}: an image that is made can't have its digest in its name"
@@ -74,3 +76,16 @@ def _layout(folder: Path) -> Sink:
     from sconify_tasks.image.sink_oci import OciSink
 
     return OciSink(folder)
+
+
+def _archive(transport: str, rest: str) -> tuple[Sink, str]:
+    from sconify_tasks.image.sink_archive import DockerArchiveSink, OciArchiveSink
+
+    if transport == "oci-archive":
+        file, tag = split_layout(rest, transport)
+        return OciArchiveSink(file), tag or "latest"
+    file, name = split_archive(rest)
+    if "@" in name:
+        msg = f"docker-archive:{rest}: an image that is made can't have its digest in its name"
+        raise UsageError(msg, hint=_HINT)
+    return DockerArchiveSink(file), name

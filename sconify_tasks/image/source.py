@@ -1,4 +1,4 @@
-"""The interface of a source: an image that can be read. One implementation per file (`docker.py`, `oci.py`, `rootfs.py`)."""
+"""The interface of a source: an image that can be read. One implementation per file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-from sconify_tasks.image.entry import Entry
+from sconify_tasks.errors import UsageError
+from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
+from sconify_tasks.image.paths import shown
 
 
 class SourceImage(Protocol):
@@ -61,3 +63,13 @@ class SourceImage(Protocol):
 
     def close(self) -> None:
         """Give back what the source holds (descriptors, an engine's temporary container). May be called twice."""
+
+
+def readable(entry: Entry | None, path: bytes, *, limit: int, name: str) -> None:
+    """UsageError for what `SourceImage.read` refuses: no regular file of the image `name`, or a larger one."""
+    if entry is None or entry.kind is not Kind.FILE:
+        msg = f"{shown(path)} is not a file in {name}"
+        raise UsageError(msg, hint="check the path")
+    if entry.size > limit:
+        msg = f"{shown(path)} has {entry.size} bytes: more than the {limit} that are read here"
+        raise UsageError(msg, hint="check the path")

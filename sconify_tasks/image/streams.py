@@ -31,7 +31,7 @@ class Slice(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         """Read up to the end of the slice; a file that ends earlier is damaged."""
-        view = memoryview(cast("bytearray", buffer))[: self._end - self._at]
+        view = memoryview(cast("bytearray", buffer))[: max(self._end - self._at, 0)]
         count = os.preadv(self._fd, [view], self._at) if view else 0
         if view and not count:
             msg = "a layer file ends too early"
@@ -128,15 +128,21 @@ def drain(stream: Forward) -> None:
         pass
 
 
-def uncompressed(file: BinaryIO) -> BinaryIO:
-    """Open the layer tar inside a seekable blob: gzip, zstd or plain, told by its first bytes."""
+def compression(file: BinaryIO) -> str:
+    """Tell how a seekable blob is compressed, by its first bytes: `gzip`, `zstd` or "" for a plain one."""
     magic = file.read(4)
     file.seek(-len(magic), os.SEEK_CUR)
-    if magic.startswith(_GZIP):
+    return "gzip" if magic.startswith(_GZIP) else "zstd" if magic == _ZSTD else ""
+
+
+def uncompressed(file: BinaryIO) -> BinaryIO:
+    """Open the layer tar inside a seekable blob: gzip, zstd or plain."""
+    kind = compression(file)
+    if kind == "gzip":
         import gzip
 
         return cast("BinaryIO", _Decompressed(cast("BinaryIO", gzip.GzipFile(fileobj=file)), zlib.error))
-    if magic == _ZSTD:
+    if kind == "zstd":
         import zstandard
 
         reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(file, read_across_frames=True)

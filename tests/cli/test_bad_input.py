@@ -74,7 +74,7 @@ def test_a_missing_engine(refused):
     refused(3, "Docker Engine", more=("--to=docker:small:1",))
 
 
-@pytest.mark.parametrize("transport", ["registry", "oci-archive", "docker-archive"])
+@pytest.mark.parametrize("transport", ["registry"])
 def test_a_transport_that_is_not_built_yet(refused, transport):
     refused(2, transport, "not built", more=(f"--from={transport}:x",))
 

@@ -110,7 +110,7 @@ def test_an_engine_that_was_asked_for_must_answer(tmp_path):
     assert "DOCKER_HOST" in caught.value.hint
 
 
-@pytest.mark.parametrize("ref", ["registry:app", "oci-archive:/x.tar", "docker-archive:/x.tar"])
+@pytest.mark.parametrize("ref", ["registry:app"])
 def test_what_is_not_built_says_so(tmp_path, ref):
     for open_it in (lambda: opened(ref, tmp_path), lambda: Sinks(docker=no_engine, default_oci_store=tmp_path).open(ref)):
         with pytest.raises(UsageError, match="not built yet"):

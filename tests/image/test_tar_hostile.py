@@ -175,7 +175,11 @@ def test_a_compressed_layer_has_a_bound():
 
 @pytest.mark.parametrize(
     "data",
-    [gzip.compress(b"x" * 1000, mtime=0)[:-9], b"\x28\xb5\x2f\xfd" + b"garbage" * 10, gzip.compress(b"x")[:8] + b"\xff" * 50],
+    [
+        gzip.compress(b"x" * 1000, mtime=0)[:-9],
+        b"\x28\xb5\x2f\xfd" + b"garbage" * 10,
+        gzip.compress(b"x", mtime=0)[:8] + b"\xff" * 50,
+    ],
 )
 def test_damaged_compression_is_an_error_for_people(data):
     with pytest.raises(UsageError, match="damaged compressed layer"):
