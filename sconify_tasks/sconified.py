@@ -6,10 +6,7 @@ copied as it lies: half a gigabyte costs no more than copying it.
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +17,7 @@ from typing import BinaryIO
 
 from sconify_tasks.elf import ElfSection, load_image, sections
 from sconify_tasks.errors import StoreError, UsageError
+from sconify_tasks.kernel_copy import copy_range
 from sconify_tasks.sgx.measured_config import MeasuredConfig, decode_config
 from sconify_tasks.sgx.measurement import EnclaveError
 from sconify_tasks.sgx.sigstruct import Sigstruct, parse_sigstruct
@@ -29,7 +27,6 @@ ORDER = (CONFIG, SIGNATURE, ELF, FILE_SYSTEM)
 """The one order of the sections, so that the same content gives the same bytes."""
 
 ALIGNMENT = 4096
-_BUFFER = 1 << 20
 _MAX_CONFIG = 1 << 16
 _HEADER_SIZE = 64
 # Of the ELF header: e_shoff, and e_shentsize, e_shnum, e_shstrndx.
@@ -154,10 +151,10 @@ def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytearray, old_table:
     out.write(header)
     source.seek(len(header))
     if len(header) <= old_table.start < old_table.stop <= size:
-        _copy(source, out, old_table.start - len(header))
+        copy_range(source, out, old_table.start - len(header))
         out.write(bytes(len(old_table)))
         source.seek(old_table.stop)
-    _copy(source, out, size - source.tell())
+    copy_range(source, out, size - source.tell())
 
 
 def _header(source: BinaryIO, runtime: Path) -> tuple[bytearray, range]:
@@ -212,43 +209,7 @@ def _append(out: BinaryIO, content: bytes | Path, size: int) -> None:
         out.write(content)
         return
     with content.open("rb") as source:
-        _copy(source, out, size)
-
-
-def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
-    """Copy exactly `size` bytes, inside the kernel where both are files."""
-    left = size
-    if _is_plain_file(out):
-        out.flush()
-        left = _copy_in_kernel(source.fileno(), out.fileno(), source.tell(), out.tell(), size)
-        source.seek(size - left, io.SEEK_CUR)
-        out.seek(size - left, io.SEEK_CUR)
-    while left:
-        block = source.read(min(_BUFFER, left))
-        if not block:
-            raise StoreError("a file became shorter while it was being copied", hint="build again when nothing writes to it")
-        out.write(block)
-        left -= len(block)
-
-
-def _copy_in_kernel(source: int, out: int, source_offset: int, out_offset: int, left: int) -> int:
-    """Copy as much as the kernel will; return how many bytes are left."""
-    while left:
-        try:
-            copied = os.copy_file_range(source, out, left, source_offset, out_offset)
-        except OSError as error:
-            if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF):
-                return left
-            raise StoreError(f"copying the payload failed: {error.strerror}", hint="look for a full disk") from error
-        if not copied:
-            return left
-        source_offset, out_offset, left = source_offset + copied, out_offset + copied, left - copied
-    return left
-
-
-def _is_plain_file(out: BinaryIO) -> bool:
-    # The very classes that open() returns: a wrapper that hashes what is written must see every byte.
-    return type(out) in (io.BufferedWriter, io.BufferedRandom, io.FileIO) and stat.S_ISREG(os.fstat(out.fileno()).st_mode)
+        copy_range(source, out, size)
 
 
 @contextmanager

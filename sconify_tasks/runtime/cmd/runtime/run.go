@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"sconify.local/runtime/internal/attest"
+	"sconify.local/runtime/internal/binaryfs"
 	"sconify.local/runtime/internal/config"
 	"sconify.local/runtime/internal/elfsec"
 	"sconify.local/runtime/internal/fspf"
@@ -42,6 +43,7 @@ type self struct {
 	measured    func() error
 	image       *elfsec.File
 	original    *io.SectionReader
+	embedded    *binaryfs.Files
 }
 
 // run starts the program and returns its exit status. It must be called on the main goroutine: the program dies with the
@@ -128,9 +130,6 @@ func (me *self) verify(pages, signature []byte) (err error) {
 	if me.sigstruct, err = measure.ParseSigstruct(signature); err != nil {
 		return modified(err)
 	}
-	if me.config.BinaryFS != "" {
-		return errors.New("the image was built with --binary-fs, which this runtime does not know: rebuild it with --dir")
-	}
 	me.measurement = me.sigstruct.EnclaveHash
 	me.measured = sync.OnceValue(func() error { return me.measure(pages) })
 	go func() { _ = me.measured() }()
@@ -190,6 +189,9 @@ func (me *self) configure(logger *log.Logger) (*attest.Service, error) {
 
 // manifest reads the manifest of the session and holds it against the measured configuration.
 func (me *self) manifest(service *attest.Service) (*fspf.Manifest, error) {
+	if me.config.BinaryFS != "" {
+		return me.embeddedManifest(service)
+	}
 	if service.ManifestPath == "" {
 		if me.original == nil {
 			return nil, errors.New("the session protects nothing, and the binary does not carry its original: upload the session of this image")
@@ -204,12 +206,35 @@ func (me *self) manifest(service *attest.Service) (*fspf.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; pull the image again, or upload the session that was made with it", service.ManifestPath, err)
 	}
+	return manifest, me.checkMain(manifest)
+}
+
+func (me *self) checkMain(manifest *fspf.Manifest) error {
 	entry, expected := manifest.Entry(me.config.Binary.Path), me.mainEntry()
 	if entry == nil || entry.Flags&fspf.FlagMain == 0 || entry.Content != expected.Content || entry.Size != expected.Size ||
 		(entry.Class == fspf.ClassEncrypted) != me.config.Binary.Protected {
-		return nil, fmt.Errorf("the manifest's %s is not the original that was measured: binary and manifest are of different builds", me.config.Binary.Path)
+		return fmt.Errorf("the manifest's %s is not the original that was measured: binary and manifest are of different builds", me.config.Binary.Path)
 	}
-	return manifest, nil
+	return nil
+}
+
+// embeddedManifest opens the file system that the binary carries. It is called after the measurement was found good, so
+// the root hash is what was signed.
+func (me *self) embeddedManifest(service *attest.Service) (*fspf.Manifest, error) {
+	if service.ManifestPath != "" {
+		return nil, errors.New("the session has an fspf_path and the binary its files embedded: upload the session of this image")
+	}
+	section, err := me.image.Section(".sconify.fs")
+	if err != nil {
+		return nil, modified(err)
+	}
+	if section == nil {
+		return nil, modified(errors.New("its section .sconify.fs is missing"))
+	}
+	if me.embedded, err = binaryfs.Open(section, me.config.BinaryFS); err != nil {
+		return nil, modified(err)
+	}
+	return me.embedded.Manifest, me.checkMain(me.embedded.Manifest)
 }
 
 func (me *self) mainEntry() *fspf.Entry {
@@ -247,7 +272,7 @@ func (me *self) start(logger *log.Logger, service *attest.Service, manifest *fsp
 	}
 	supervisor, err := shield.New(shield.Settings{
 		Manifest: manifest, Key: service.Key, Dlopen: me.config.Dlopen, Original: original, Runtime: func() ([32]byte, error) { return measure.Program(me.image) },
-		Unprotected: service.ManifestPath == "", Budget: budget(), Log: logger,
+		Embedded: me.embedded, Unprotected: service.ManifestPath == "" && me.embedded == nil, Budget: budget(), Log: logger,
 	})
 	if err != nil {
 		return 0, err

@@ -57,8 +57,16 @@ type Entry struct {
 	Target       string
 	Major, Minor uint32
 	Xattrs       []Xattr
+	// Embedded is where the content lies in the binary, nil for what lies on the disk.
+	Embedded *Extent
 	// Number is the entry's place in the manifest: a stable inode number.
 	Number uint64
+}
+
+// Extent is the place of an embedded file's content, and the SHA-256 of each of its chunks of 64 KiB, joined.
+type Extent struct {
+	Offset, Size uint64
+	Digests      []byte
 }
 
 // Region is a subtree with a class.

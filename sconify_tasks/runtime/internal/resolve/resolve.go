@@ -26,6 +26,32 @@ type Disk interface {
 	Magic(name string) (target string, native, found bool)
 }
 
+// Overlay answers for paths that were changed in memory (binary-fs): everything that is neither the engine's nor in a
+// not-protected region.
+type Overlay interface {
+	Look(name string) Seen
+}
+
+// Seen is what stands at a path of an overlay.
+type Seen struct {
+	Kind SeenKind
+	// Entry is the manifest's, nil for what was made at run time.
+	Entry *fspf.Entry
+	// Target is a symlink's text.
+	Target string
+}
+
+// SeenKind is as much as a walk needs to know.
+type SeenKind uint8
+
+// The kinds.
+const (
+	SeenMissing SeenKind = iota
+	SeenDirectory
+	SeenLink
+	SeenOther
+)
+
 // Options of one walk.
 type Options struct {
 	Follow     bool   // follow a symlink that is the last component
@@ -48,6 +74,8 @@ type Result struct {
 	Links []*fspf.Entry
 	// Directory means that the path demands a directory (trailing slash).
 	Directory bool
+	// Made means that the path was made, or its content changed, at run time: it lies in the overlay and has no entry.
+	Made bool
 	// Missing is the error for a name in a protected region that has no entry: ENOENT to look, EROFS to create.
 	Missing bool
 }
@@ -56,6 +84,8 @@ type Result struct {
 type View struct {
 	Manifest *fspf.Manifest
 	Disk     Disk
+	// Overlay is nil where nothing can be changed.
+	Overlay Overlay
 }
 
 type walk struct {
@@ -139,6 +169,9 @@ func (w *walk) run() (Result, syscall.Errno) {
 // step moves to the next name, or follows it.
 func (w *walk) step(next string) (bool, syscall.Errno) {
 	last := len(w.pending) == 0
+	if w.overlaid(next) {
+		return w.look(next, last)
+	}
 	entry := w.Manifest.Entry(next)
 	switch {
 	case entry != nil && entry.Kind == fspf.KindSymlink:
@@ -165,6 +198,31 @@ func (w *walk) step(next string) (bool, syscall.Errno) {
 		return true, 0
 	}
 	return w.outside(next, last)
+}
+
+func (w *walk) overlaid(name string) bool {
+	return w.Overlay != nil && w.Manifest.Class(name) != fspf.ClassNone && !EngineOwned(name)
+}
+
+// look steps to a name of the overlay.
+func (w *walk) look(next string, last bool) (bool, syscall.Errno) {
+	seen := w.Overlay.Look(next)
+	switch {
+	case seen.Kind == SeenMissing && !last:
+		return false, syscall.ENOENT
+	case seen.Kind == SeenMissing:
+		w.result.Path, w.result.Missing = next, true
+		return true, 0
+	case seen.Kind == SeenLink && (!last || w.Follow || w.result.Directory):
+		if seen.Entry != nil {
+			w.result.Links = append(w.result.Links, seen.Entry)
+		}
+		return false, w.follow(seen.Target)
+	case seen.Kind != SeenDirectory && !last:
+		return false, syscall.ENOTDIR
+	}
+	w.current = next
+	return false, 0
 }
 
 // outside steps to a name that only the disk knows.
@@ -208,6 +266,17 @@ func (w *walk) follow(target string) syscall.Errno {
 
 func (w *walk) finish() (Result, syscall.Errno) {
 	w.result.Path = w.current
+	if w.overlaid(w.current) {
+		seen := w.Overlay.Look(w.current)
+		switch {
+		case seen.Kind == SeenMissing:
+			return Result{}, syscall.ENOENT
+		case w.result.Directory && seen.Kind != SeenDirectory:
+			return Result{}, syscall.ENOTDIR
+		}
+		w.result.Entry, w.result.Made = seen.Entry, seen.Entry == nil
+		return w.result, 0
+	}
 	w.result.Entry = w.Manifest.Entry(w.current)
 	if w.result.Entry == nil {
 		w.result.Native = true

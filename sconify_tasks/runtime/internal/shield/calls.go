@@ -22,6 +22,7 @@ const (
 	opMmap
 	opSetid
 	opBind
+	opGetcwd
 )
 
 // verdict is what the filter does with a call before the supervisor sees it.
@@ -36,6 +37,9 @@ const (
 	absent               // ENOSYS
 	refuseSpaces         // EPERM when a mount or user namespace is asked for
 )
+
+// sysFchmodat2 is fchmodat with flags, since 6.6.
+const sysFchmodat2 = 452
 
 // none marks an argument that a call does not have.
 const none = -1

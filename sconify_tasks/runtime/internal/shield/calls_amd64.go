@@ -35,3 +35,20 @@ var legacy = append([]call{
 		fixed(refuse, 310, 311, 298, 321, 303, 304, 308)...)...) // process_vm_*, perf_event_open, bpf, *_handle_*, setns
 
 const sysNewfstatat = syscall.SYS_NEWFSTATAT
+
+// Calls that newer architectures only have with a directory.
+const (
+	sysUnlink    = syscall.SYS_UNLINK
+	sysRmdir     = syscall.SYS_RMDIR
+	sysMkdir     = syscall.SYS_MKDIR
+	sysMknod     = syscall.SYS_MKNOD
+	sysSymlink   = syscall.SYS_SYMLINK
+	sysLink      = syscall.SYS_LINK
+	sysChmod     = syscall.SYS_CHMOD
+	sysChown     = syscall.SYS_CHOWN
+	sysLchown    = syscall.SYS_LCHOWN
+	sysUtime     = syscall.SYS_UTIME
+	sysUtimes    = syscall.SYS_UTIMES
+	sysFutimesat = syscall.SYS_FUTIMESAT
+	sysRenameat2 = 316
+)

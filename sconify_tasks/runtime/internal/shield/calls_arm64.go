@@ -14,3 +14,21 @@ var legacy = append([]call{
 	fixed(refuse, 270, 271, 241, 280, 264, 265, 268)...) // process_vm_*, perf_event_open, bpf, *_handle_*, setns
 
 const sysNewfstatat = syscall.SYS_FSTATAT
+
+// Calls that only older architectures have without a directory: no call has these numbers.
+const (
+	sysUnlink = -2 - iota
+	sysRmdir
+	sysMkdir
+	sysMknod
+	sysSymlink
+	sysLink
+	sysChmod
+	sysChown
+	sysLchown
+	sysUtime
+	sysUtimes
+	sysFutimesat
+)
+
+const sysRenameat2 = 276

@@ -9,6 +9,7 @@ var common = append([]call{
 	at(syscall.SYS_READLINKAT, opReadlink, 0, 1).withData(2).withMode(3).noFollow(),
 	at(syscall.SYS_FACCESSAT, opAccess, 0, 1).withMode(2),
 	at(syscall.SYS_CHDIR, opChdir, none, 0),
+	at(syscall.SYS_GETCWD, opGetcwd, none, none),
 	at(syscall.SYS_EXECVE, opExec, none, 0),
 	at(syscall.SYS_RENAMEAT, opMove, 0, 1).second(2, 3).noFollow(),
 	at(syscall.SYS_LINKAT, opMove, 0, 1).second(2, 3).noFollow().withFlags(4),

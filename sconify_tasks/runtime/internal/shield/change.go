@@ -15,6 +15,9 @@ func (t *target) handleChange(what *call) answer {
 	if what.op != opMove {
 		return t.change(what, what.dir, what.path)
 	}
+	if t.ephemeral != nil {
+		return t.moveOverlaid(what)
+	}
 	first := t.change(what, what.dir, what.path)
 	if first.kind != answerContinue {
 		return first
@@ -33,6 +36,8 @@ func (t *target) change(what *call, dir, path int) answer {
 		return fail(syscall.EROFS) // moving an ancestor would move what lies below it
 	case found.Native:
 		return proceed
+	case t.overlaid(found):
+		return t.changeOverlaid(what, found)
 	case found.Missing && what.op == opChange:
 		return fail(syscall.ENOENT)
 	case what.op == opCreate && !found.Missing:
@@ -65,7 +70,7 @@ func (t *target) handleBind(what *call) answer {
 	if native || errno != 0 {
 		base = "/"
 	}
-	found, errno := resolve.View{Manifest: t.Manifest, Disk: disk{t}}.Walk(string(name), resolve.Options{Base: base})
+	found, errno := t.view().Walk(string(name), resolve.Options{Base: base})
 	switch {
 	case errno != 0:
 		return fail(errno)
@@ -87,6 +92,12 @@ func (t *target) handleXattr(what *call) answer {
 		return proceed
 	case found.Missing:
 		return fail(syscall.ENOENT)
+	}
+	if found.Made {
+		if what.op == opListxattr {
+			return give(0)
+		}
+		return fail(syscall.ENODATA)
 	}
 	if errno := t.permitted(found.Entry, 0); errno != 0 {
 		return fail(errno)

@@ -234,6 +234,9 @@ func (c *contents) copy(out io.Writer, entry *fspf.Entry) error {
 		}
 		return fspf.Verify(out, c.Original, c.Original.Size(), entry.Content, entry.Size)
 	}
+	if entry.Embedded != nil {
+		return c.Embedded.Copy(out, entry)
+	}
 	stored, size, err := openStored(c.storedPath(entry))
 	if err != nil {
 		return err

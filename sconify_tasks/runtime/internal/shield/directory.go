@@ -45,7 +45,10 @@ func (t *target) handleChdir(what *call) answer {
 	case found.Native:
 		t.follow(found.Path)
 		return proceed
-	case found.Entry.Kind != fspf.KindDirectory:
+	case found.Made && t.madeDirectory(found.Path):
+		t.Log.Once(log.Error, "%s was made at run time: with binary-fs it can't be a working directory by its path; fchdir can", found.Path)
+		return fail(syscall.EACCES)
+	case found.Made || found.Entry.Kind != fspf.KindDirectory:
 		return fail(syscall.ENOTDIR)
 	}
 	if errno := t.permitted(found.Entry, wantExec); errno != 0 && t.Manifest.Class(found.Entry.Path) != fspf.ClassNone {

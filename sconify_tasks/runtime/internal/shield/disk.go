@@ -66,6 +66,9 @@ func (d disk) directory(name string, process int) (text string, native, found bo
 	if errno != 0 || details.Mode&syscall.S_IFMT != syscall.S_IFDIR || text == "" || text[0] != '/' {
 		return "", true, true
 	}
+	if d.ephemeral != nil {
+		text, _ = d.ephemeral.logical(text)
+	}
 	return text, false, true
 }
 

@@ -40,6 +40,9 @@ func (t *target) handleExec(what *call) answer {
 	switch {
 	case found.Missing:
 		return fail(syscall.ENOENT)
+	case found.Made:
+		t.Log.Once(log.Error, "%s was made or changed at run time, so it is no verified program: not started", found.Path)
+		return fail(syscall.EACCES)
 	case found.Native && strings.HasPrefix(found.Path, "/proc/"):
 		return t.execInode(found.Path)
 	case found.Native:
@@ -77,7 +80,7 @@ func (t *target) execEntry(found place) answer {
 		return fail(errno)
 	}
 	var err error
-	if entry.Flags&(fspf.FlagStoredX|fspf.FlagMain) != 0 {
+	if entry.Flags&(fspf.FlagStoredX|fspf.FlagMain) != 0 || entry.Embedded != nil {
 		err = t.trust.isRuntime(nil, entry.Path)
 	} else if entry.Class == fspf.ClassAuthenticated {
 		if err = t.trust.fileOnDisk(entry); err == nil {

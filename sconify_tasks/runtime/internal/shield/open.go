@@ -16,6 +16,7 @@ const knownResolve = sys.ResolveNoXdev | sys.ResolveNoMagiclinks | sys.ResolveNo
 // request is what an open asks for.
 type request struct {
 	flags   int
+	mode    uint32
 	resolve uint64
 }
 
@@ -28,7 +29,7 @@ func (r request) path() bool { return r.flags&sys.OPath != 0 }
 func (t *target) openRequest(what *call) (request, answer, bool) {
 	switch what.op {
 	case opCreat:
-		return request{flags: syscall.O_CREAT | syscall.O_WRONLY | syscall.O_TRUNC}, proceed, true
+		return request{flags: syscall.O_CREAT | syscall.O_WRONLY | syscall.O_TRUNC, mode: uint32(t.args[1])}, proceed, true
 	case opOpenat2:
 		var how [24]byte
 		if t.args[what.mode] < uint64(len(how)) {
@@ -37,13 +38,15 @@ func (t *target) openRequest(what *call) (request, answer, bool) {
 		if errno := t.read(t.args[what.data], how[:]); errno != 0 {
 			return request{}, t.unreadable(errno), false
 		}
-		asked := request{flags: int(binary.LittleEndian.Uint64(how[:])), resolve: binary.LittleEndian.Uint64(how[16:])}
+		asked := request{
+			flags: int(binary.LittleEndian.Uint64(how[:])), mode: uint32(binary.LittleEndian.Uint64(how[8:])), resolve: binary.LittleEndian.Uint64(how[16:]),
+		}
 		if asked.resolve&^uint64(knownResolve) != 0 {
 			return request{}, fail(syscall.EINVAL), false
 		}
 		return asked, proceed, true
 	}
-	return request{flags: int(int32(t.args[what.flags]))}, proceed, true
+	return request{flags: int(int32(t.args[what.flags])), mode: uint32(t.args[what.flags+1])}, proceed, true
 }
 
 func (t *target) handleOpen(what *call, hurried bool) answer {
@@ -66,6 +69,8 @@ func (t *target) handleOpen(what *call, hurried bool) answer {
 		return t.handleMagicOpen(found.Path)
 	case found.Native:
 		return t.native(found)
+	case t.overlaid(found):
+		return t.openOverlaid(found, asked, hurried)
 	case found.Missing && (asked.creates() || asked.flags&sys.OTmpfile == sys.OTmpfile):
 		return t.readOnly(found)
 	case found.Missing:

@@ -1,7 +1,9 @@
 package shield
 
 import (
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -27,7 +29,13 @@ func (t *target) handleStat(what *call) answer {
 		return result
 	case found.Native:
 		return proceed
-	case found.Missing:
+	}
+	if t.overlaid(found) {
+		if result, decided := t.statOverlaid(what, found); decided {
+			return result
+		}
+	}
+	if found.Missing {
 		return fail(syscall.ENOENT)
 	}
 	entry := found.Entry
@@ -41,11 +49,14 @@ func (t *target) handleStat(what *call) answer {
 	if errno != 0 {
 		return fail(errno)
 	}
+	return t.giveStat(what, &details)
+}
+
+func (t *target) giveStat(what *call, details *syscall.Stat_t) answer {
 	if what.op == opStatx {
-		return t.wrote(what, statx(&details))
+		return t.wrote(what, statx(details))
 	}
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&details)), unsafe.Sizeof(details))
-	return t.wrote(what, raw)
+	return t.wrote(what, unsafe.Slice((*byte)(unsafe.Pointer(details)), unsafe.Sizeof(*details)))
 }
 
 func (t *target) wrote(what *call, content []byte) answer {
@@ -149,6 +160,8 @@ func (t *target) handleAccess(what *call) answer {
 		return result
 	case found.Native:
 		return proceed
+	case t.overlaid(found):
+		return t.accessOverlaid(found, uint32(t.args[what.mode])&7)
 	case found.Missing:
 		return fail(syscall.ENOENT)
 	}
@@ -180,6 +193,12 @@ func (t *target) handleReadlink(what *call) answer {
 		return proceed
 	case found.Missing:
 		return fail(syscall.ENOENT)
+	case found.Made:
+		text, err := os.Readlink(t.ephemeral.place(found.Path))
+		if err != nil {
+			return fail(errnoOf(err))
+		}
+		return t.giveText(what, text)
 	case found.Entry.Kind != fspf.KindSymlink:
 		return fail(syscall.EINVAL)
 	}
@@ -207,6 +226,13 @@ func (t *target) logicalLink(name string) string {
 	process, leaf, ok := procLeaf(name)
 	if !ok {
 		return ""
+	}
+	if t.ephemeral != nil && (leaf == "cwd" || strings.HasPrefix(leaf, "fd/")) {
+		if text, errno := t.readlinkOf(name); errno == 0 {
+			if logical, ours := t.ephemeral.logical(text); ours {
+				return logical
+			}
+		}
 	}
 	if leaf == "exe" {
 		return t.programs.logical(t, process)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"sconify.local/runtime/internal/binaryfs"
 	"sconify.local/runtime/internal/fspf"
 	"sconify.local/runtime/internal/log"
 	"sconify.local/runtime/internal/resolve"
@@ -31,6 +32,8 @@ type Settings struct {
 	Dlopen int
 	// Original reads the bytes of the original program when the binary carries them.
 	Original Original
+	// Embedded reads the files that the binary carries; nil without binary-fs.
+	Embedded *binaryfs.Files
 	// Runtime returns the digest of the running runtime's segments: who has it may ask for programs.
 	Runtime func() ([32]byte, error)
 	// Unprotected means that the session protects nothing: libraries can't be verified then.
@@ -48,10 +51,12 @@ type Supervisor struct {
 	trust    *trust
 	retained retained
 	links    links
-	root     bool
-	self     int
-	device   uint64
-	slow     chan notification
+	// ephemeral is nil unless the binary carries its files.
+	ephemeral *ephemeral
+	root      bool
+	self      int
+	device    uint64
+	slow      chan notification
 }
 
 // New returns a supervisor that is ready to serve.
@@ -70,7 +75,12 @@ func New(settings Settings) (*Supervisor, error) {
 	s.device = device
 	s.contents = newContents(s)
 	s.programs = newPrograms(s)
-	s.trust, err = newTrust(s)
+	if s.trust, err = newTrust(s); err != nil {
+		return nil, err
+	}
+	if s.Embedded != nil {
+		s.ephemeral, err = newEphemeral(s.Manifest)
+	}
 	return s, err
 }
 
@@ -78,6 +88,9 @@ func New(settings Settings) (*Supervisor, error) {
 func (s *Supervisor) Serve(fd int) {
 	s.listener = listener(fd)
 	s.listener.wakeSynchronously()
+	if s.ephemeral != nil {
+		syscall.Umask(0) // files in memory are made with the caller's
+	}
 	go s.hot()
 	for range slowWorkers {
 		go s.patient()
@@ -85,7 +98,12 @@ func (s *Supervisor) Serve(fd int) {
 }
 
 // Close removes what the supervisor left outside its own memory.
-func (s *Supervisor) Close() { s.links.remove() }
+func (s *Supervisor) Close() {
+	s.links.remove()
+	if s.ephemeral != nil {
+		s.ephemeral.close()
+	}
+}
 
 // hot answers what can be answered at once.
 func (s *Supervisor) hot() {
@@ -168,6 +186,8 @@ func (t *target) handle(what *call, hurried bool) answer {
 		return t.handleSetid()
 	case opBind:
 		return t.handleBind(what)
+	case opGetcwd:
+		return t.handleGetcwd()
 	}
 	return fail(syscall.ENOSYS)
 }
@@ -213,7 +233,10 @@ func (t *target) locate(dir, path int, options resolve.Options) (found place, do
 		found.Path, found.Native = plain, true
 		return found, false, proceed
 	}
-	found.Result, errno = resolve.View{Manifest: t.Manifest, Disk: disk{t}}.Walk(name, options)
+	found.Result, errno = t.view().Walk(name, options)
+	if errno == 0 && found.Native && t.hidden(found.Path) {
+		errno = syscall.ENOENT
+	}
 	if errno != 0 {
 		return found, true, fail(errno)
 	}
@@ -252,7 +275,7 @@ func (t *target) unprotected(name string, options resolve.Options) (string, bool
 			return "", false
 		}
 	}
-	if t.Manifest.Class(plain) != fspf.ClassNone {
+	if t.Manifest.Class(plain) != fspf.ClassNone || t.hidden(plain) {
 		return "", false
 	}
 	flags := sys.OPath | syscall.O_CLOEXEC

@@ -133,11 +133,13 @@ func (t *target) write(address uint64, content []byte) syscall.Errno {
 	return 0
 }
 
-func (t *target) readlink(leaf string) (string, syscall.Errno) {
+func (t *target) readlink(leaf string) (string, syscall.Errno) { return t.readlinkOf(t.proc(leaf)) }
+
+func (t *target) readlinkOf(name string) (string, syscall.Errno) {
 	var text string
 	errno := t.as(func() error {
 		var err error
-		text, err = os.Readlink(t.proc(leaf))
+		text, err = os.Readlink(name)
 		return err
 	})
 	return text, errno
@@ -162,6 +164,9 @@ func (t *target) base(dir int32) (text string, native bool, errno syscall.Errno)
 		}
 		return "", false, errno
 	}
+	if t.ephemeral != nil {
+		text, _ = t.ephemeral.logical(text)
+	}
 	// A pipe, a memory file, a removed directory: no name can be found below it.
 	if text == "" || text[0] != '/' || strings.HasSuffix(text, " (deleted)") {
 		return "", true, 0
@@ -173,6 +178,7 @@ func (t *target) base(dir int32) (text string, native bool, errno syscall.Errno)
 type identity struct {
 	uid, euid, gid, egid uint32
 	groups               []uint32
+	umask                uint32
 	override             bool // CAP_DAC_OVERRIDE or CAP_DAC_READ_SEARCH
 }
 
@@ -208,6 +214,9 @@ func readIdentity(name string, tid int) (*identity, int) {
 			who.uid, who.euid = number(fields[0]), number(fields[3])
 		case key == "Gid" && len(fields) == 4:
 			who.gid, who.egid = number(fields[0]), number(fields[3])
+		case key == "Umask" && len(fields) == 1:
+			mask, _ := strconv.ParseUint(fields[0], 8, 32)
+			who.umask = uint32(mask)
 		case key == "Groups":
 			for _, field := range fields {
 				who.groups = append(who.groups, number(field))

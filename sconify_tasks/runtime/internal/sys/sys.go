@@ -155,6 +155,68 @@ func SetTimes(fd int, seconds int64, nanoseconds uint32) error {
 	return nil
 }
 
+// Symlinkat makes a symlink in a directory.
+func Symlinkat(target string, dir int, name string) error {
+	first, err := syscall.BytePtrFromString(target)
+	if err != nil {
+		return err
+	}
+	second, err := syscall.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return result(syscall.Syscall(syscall.SYS_SYMLINKAT, uintptr(unsafe.Pointer(first)), uintptr(dir), uintptr(unsafe.Pointer(second))))
+}
+
+// Unlinkat removes a name from a directory.
+func Unlinkat(dir int, name string, flags int) error {
+	pointer, err := syscall.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return result(syscall.Syscall(syscall.SYS_UNLINKAT, uintptr(dir), uintptr(unsafe.Pointer(pointer)), uintptr(flags)))
+}
+
+// Linkat gives a file, or a symlink itself, another name.
+func Linkat(dir int, name string, dir2 int, name2 string) error {
+	return twoNames(syscall.SYS_LINKAT, dir, name, dir2, name2, 0)
+}
+
+// Renameat2 moves a name.
+func Renameat2(dir int, name string, dir2 int, name2 string, flags uint32) error {
+	return twoNames(sysRenameat2, dir, name, dir2, name2, flags)
+}
+
+func twoNames(number uintptr, dir int, name string, dir2 int, name2 string, flags uint32) error {
+	first, err := syscall.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	second, err := syscall.BytePtrFromString(name2)
+	if err != nil {
+		return err
+	}
+	return result(syscall.Syscall6(number, uintptr(dir), uintptr(unsafe.Pointer(first)), uintptr(dir2), uintptr(unsafe.Pointer(second)),
+		uintptr(flags), 0))
+}
+
+// Utimensat sets access and modification time; nil is now, and the special nanoseconds of the kernel mean what they do there.
+func Utimensat(dir int, name string, times *[2]syscall.Timespec, flags int) error {
+	pointer, err := syscall.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	return result(syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(dir), uintptr(unsafe.Pointer(pointer)), uintptr(unsafe.Pointer(times)),
+		uintptr(flags), 0, 0))
+}
+
+func result(_, _ uintptr, errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // BlockSignals blocks every signal on the calling thread, which must be locked. Go's preemption signal would otherwise
 // interrupt ADDFD_SEND: the program then sees open() return 0.
 func BlockSignals() {

@@ -1,0 +1,41 @@
+"""Reads a section strictly: the index against its root hash, and every byte of the data against the index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sconify_tasks.binary_fs.index import HEADER, Extent, Index, decode_header, decode_index, root_hash
+from sconify_tasks.fspf.errors import MalformedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """An opened section: `start` is where it begins in `file`."""
+
+    file: BinaryIO
+    start: int
+    index: Index
+
+    def read(self, extent: Extent) -> Iterator[bytes]:
+        """Yield a file's content by verified chunks; MalformedError for a chunk that was changed."""
+        for offset, length, digest in extent.chunks():
+            self.file.seek(self.start + HEADER.size + offset)
+            chunk = self.file.read(length)
+            if hashlib.sha256(chunk).digest() != digest:
+                raise MalformedError("chunk", f"the embedded data is damaged at byte {offset}")
+            yield chunk
+
+
+def open_section(file: BinaryIO, *, offset: int, size: int, root: bytes) -> Section:
+    """Read the index of the section at `offset`; MalformedError unless it is the one that `root` names."""
+    file.seek(offset)
+    header = file.read(min(HEADER.size, size))
+    data, length = decode_header(header, section=size)
+    file.seek(offset + HEADER.size + data)
+    body = file.read(length)
+    if len(body) != length or root_hash(header, body) != root:
+        raise MalformedError("root", "the embedded file system is not the one that was measured")
+    return Section(file=file, start=offset, index=decode_index(body, data=data))
