@@ -13,7 +13,6 @@ from sconify_tasks.options import Options, session_name
 NOT_BUILT = frozenset(
     {
         *("volume", "secrets", "injectedfiles", "push-image", "dry-run", "generate-sconefile"),
-        *("binary-fs", "fs-dir", "fs-file", "disable-binary-fs-defaults"),
         "azure-attestation",
         *(name for name in BY_NAME if name.startswith("k8s-helm-")),
     }
@@ -97,7 +96,9 @@ def _warnings(options: Options) -> list[str]:
     if options.flag("disable-session-upload"):
         useless = [f"--{name}" for name in _WITHOUT_UPLOAD if _given(options, name)]
         found += [f"{name} has no effect with --disable-session-upload" for name in useless]
-    if not options.texts("dir"):
+    if options.flag("binary-fs"):
+        found.append("--binary-fs: embedded files can't be changed unseen, and everyone who has the image can read them")
+    elif not options.texts("dir"):
         found.append("no --dir: the program starts attested, but no file of it is encrypted")
     if options.flag("allow-tcb-vulnerabilities") and not options.flag("allow-debug-mode"):
         found.append(

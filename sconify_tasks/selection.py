@@ -11,9 +11,10 @@ from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Regions, prefixes
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.resolve import Resolved, resolve_path
+from sconify_tasks.image.resolve import Resolved, find_path, resolve_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.protection import region_table
+from sconify_tasks.services import detect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +34,10 @@ class Selection:
 def select(native: SourceImage, options: Mapping[str, Any]) -> Selection:
     """Resolve --dir, --plain, --plain-file, --host-path. UsageError names a path that is not there, or not what is wanted."""
     links: dict[bytes, bytes] = {}
-    plain = _resolve(native, options, "plain", {Kind.DIR}, links)
+    plain = resolve_option(native, options, "plain", {Kind.DIR}, links)
     return Selection(
-        encrypted=frozenset(_resolve(native, options, "dir", {Kind.DIR}, links)),
-        plain=frozenset(plain | _resolve(native, options, "plain-file", {Kind.FILE}, links)),
+        encrypted=frozenset(resolve_option(native, options, "dir", {Kind.DIR}, links)),
+        plain=frozenset(plain | resolve_option(native, options, "plain-file", {Kind.FILE}, links)),
         host=frozenset(path.encode() for path in options["host-path"]),
         links=links,
     )
@@ -49,9 +50,23 @@ def ancestors(native: SourceImage, paths: Iterable[bytes]) -> list[ManifestEntry
     return [ManifestEntry(meta=entry) for entry in found if entry is not None and entry.kind is Kind.DIR]
 
 
-def _resolve(
+def service_libraries(native: SourceImage, binary: str) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """Where the libraries of the binary's service lie in this image, and the symlinks that lead there."""
+    service = detect(binary)
+    paths: set[bytes] = set()
+    links: dict[bytes, bytes] = {}
+    for path in service.libraries if service else ():
+        found = find_path(native, path)
+        if found is not None and found.entry.kind is Kind.DIR:
+            paths.add(found.path)
+            links.update({link.path: link.target for link in found.links})
+    return paths, links
+
+
+def resolve_option(
     native: SourceImage, options: Mapping[str, Any], option: str, kinds: set[Kind], links: dict[bytes, bytes]
 ) -> set[bytes]:
+    """Resolve the paths of one option; `links` takes the symlinks on the way. UsageError names what is not there."""
     found = set()
     for path in options[option]:
         try:

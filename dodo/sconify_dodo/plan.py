@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sconify_tasks.graph import STEPS
+from sconify_tasks.graph_binary_fs import with_binary_fs
 from sconify_tasks.step import Step
 
 
 def plan(options: Mapping[str, Any]) -> tuple[Step, ...]:
     """Return the steps that these options ask for, in topological order."""
     left_out = {"upload"} if options["disable-session-upload"] else set()
-    return tuple(step for step in STEPS if step.name not in left_out)
+    steps = with_binary_fs(STEPS) if options["binary-fs"] else STEPS
+    return tuple(step for step in steps if step.name not in left_out)

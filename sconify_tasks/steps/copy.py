@@ -68,8 +68,9 @@ def run(context: Context) -> Outputs:
     store, base = context.world.store, context.base()
     regions = regions_from_facts(context.fact("regions"))
     wanted = {entry.path: entry for entry in _tree(context, "public")}
+    embedded = _embedded(context)
     for entry in _tree(context, "libraries"):
-        if regions.protection(entry.path) is not Protection.ENCRYPTED:
+        if regions.protection(entry.path) is not Protection.ENCRYPTED and entry.path not in embedded:
             wanted[entry.path] = replace(wanted.get(entry.path, entry), flags=Flag.CLOSURE)
     parents = {entry.path: entry.meta for name in ("parents", "library_parents") for entry in _tree(context, name)}
     with store.scratch() as scratch:
@@ -80,7 +81,9 @@ def run(context: Context) -> Outputs:
         layer = store_layer(store, ((entry, copied.ranges.get(asked) if asked else None) for entry, asked in placed))
     view = FinalView(ours={entry.path: entry for entry, _ in placed}, base=base)
     _check_binary(view, context.text("binary").encode())
-    manifest = _manifest(context, regions, view, [*_verified(regions, wanted, copied, view), *_main(context)])
+    # What is copied beside an embedded file system is seen where --host-path says so; libraries always are.
+    seen = {path: entry for path, entry in wanted.items() if "embedded" not in context.inputs or entry.flags & Flag.CLOSURE}
+    manifest = _manifest(context, regions, view, [*_verified(regions, seen, copied, view), *_main(context)])
     return Outputs(
         blobs={"layer": layer.blob, "entries": store.put(encode_tree(manifest), private=True)},
         facts={"layer_facts": layer.facts()},
@@ -89,6 +92,11 @@ def run(context: Context) -> Outputs:
 
 def _tree(context: Context, name: str) -> tuple[ManifestEntry, ...]:
     return decode_tree(context.world.store.get(context.blob(name)))
+
+
+def _embedded(context: Context) -> set[bytes]:
+    """Paths that the binary carries (--binary-fs): no layer has them."""
+    return {entry.path for entry in _tree(context, "embedded")} if "embedded" in context.inputs else set()
 
 
 def _roots(context: Context) -> set[bytes]:

@@ -6,8 +6,6 @@ its region; a path outside of every region of ours is not selected, even below a
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.fspf.tree import encode_tree
@@ -15,12 +13,11 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.objects import ObjectFacts, read_object
-from sconify_tasks.selection import ancestors, select
+from sconify_tasks.objects import ObjectFacts, read_hashed
+from sconify_tasks.selection import ancestors, select, service_libraries
 from sconify_tasks.services import LOADER_FILES, detect
 from sconify_tasks.step import Context, Outputs
 
-_BUFFER = 1 << 20
 # A program that has nowhere to write temporary files fails in ways that are hard to read.
 WANTED = (b"/tmp", b"/var/tmp")
 
@@ -29,7 +26,8 @@ def run(context: Context) -> Outputs:
     """Yield what is to be encrypted and what is not, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     selection = select(native, context.options)
-    service, links = _service_paths(context, native)
+    wanted = not context.options.flag("disable-copy-service-libraries")
+    service, links = service_libraries(native, context.text("binary")) if wanted else (set(), {})
     pins = _pins(context, native)
     links |= selection.links
     regions = selection.regions(service | pins)
@@ -52,21 +50,6 @@ def run(context: Context) -> Outputs:
             "objects": [facts.as_json() for facts in objects],
         },
     )
-
-
-def _service_paths(context: Context, native: SourceImage) -> tuple[set[bytes], dict[bytes, bytes]]:
-    """Where the service's libraries lie in this image, unless they are not wanted, and the symlinks that lead there."""
-    service = detect(context.text("binary"))
-    paths: set[bytes] = set()
-    links: dict[bytes, bytes] = {}
-    if service is None or context.options.flag("disable-copy-service-libraries"):
-        return paths, links
-    for path in service.libraries:
-        found = find_path(native, path)
-        if found is not None and found.entry.kind is Kind.DIR:
-            paths.add(found.path)
-            links.update({link.path: link.target for link in found.links})
-    return paths, links
 
 
 def _pins(context: Context, native: SourceImage) -> set[bytes]:
@@ -101,7 +84,7 @@ def _scan(
                 continue
             digest = b""
             if content is not None:
-                digest, facts = _read(entry, content, key)
+                digest, facts = read_hashed(entry, content, key)
                 objects += [facts] if facts else []
                 context.progress(entry.size)
             tree.append(ManifestEntry(meta=entry, content=digest))
@@ -116,15 +99,3 @@ def _selected(path: bytes, regions: Regions, plain: frozenset[bytes]) -> bool:
         return True
     region = next(prefix for prefix in prefixes(path) if prefix in regions.by_path)
     return region in plain
-
-
-def _read(entry: Entry, content: BinaryIO, key: bytes) -> tuple[bytes, ObjectFacts | None]:
-    """The keyed content id, and what an ELF file needs, in one pass over the content."""
-    from blake3 import blake3
-
-    hasher = blake3(key=key)
-    head = content.read(_BUFFER)
-    facts, rest = read_object(entry, head, content)
-    for block in (head, *rest):
-        hasher.update(block)
-    return hasher.digest(), facts

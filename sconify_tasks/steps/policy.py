@@ -24,6 +24,7 @@ def run(context: Context) -> Outputs:
         generate_ld_library_path=not options.flag("disable-ld-library-path-in-session"),
     )
     service = detect(context.text("binary"))
+    tag = context.fact("tag")  # none where the files are in the binary: MRENCLAVE names them
     parameters = SessionParameters(
         name=SessionName(context.text("session")),
         service=options.text("service-name"),
@@ -31,9 +32,9 @@ def run(context: Context) -> Outputs:
         command=tuple(context.load("command")),
         environment={**(service.environment if service else {}), **environment},
         pwd=config["workdir"],
-        fspf_key=context.fspf_key().hex(),
-        fspf_tag=context.text("tag"),
-        fspf_path=MANIFEST_PATH.decode(),
+        fspf_key="" if tag is None else context.fspf_key().hex(),
+        fspf_tag="" if tag is None else str(tag),
+        fspf_path="" if tag is None else MANIFEST_PATH.decode(),
         allow_tcb_vulnerabilities=options.flag("allow-tcb-vulnerabilities"),
         allow_debug_mode=options.flag("allow-debug-mode"),
         attested=not options.flag("disable-session-security-attestation"),

@@ -12,7 +12,7 @@ from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
-    """Yield the layer with the runtime, the measured config, SIGSTRUCT and, unless it is protected, the original ELF."""
+    """Yield the layer with the runtime, the measured config, SIGSTRUCT, and what it carries: the original ELF, the files."""
     store = context.world.store
     sections: dict[str, bytes | Path] = {
         ".sconify.config": store.get(context.blob("config")),
@@ -20,6 +20,8 @@ def run(context: Context) -> Outputs:
     }
     if not context.fact("protected"):
         sections[".sconify.elf"] = store.path(context.blob("elf"))
+    if "section" in context.inputs:
+        sections[".sconify.fs"] = store.path(context.blob("section"))
     with store.scratch() as scratch:
         path = scratch / "sconified"
         write_sconified(context.world.runtime(context.text("architecture")), path, sections)

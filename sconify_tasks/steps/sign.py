@@ -31,6 +31,7 @@ def run(context: Context) -> Outputs:
             size=context.number("size"),
             protected=bool(context.fact("protected")),
         ),
+        binary_fs=context.text("binary_fs") if "binary_fs" in context.inputs else None,
         cas_spki=None if pin is None else str(pin),
     )
     mrenclave = measure(context.world.runtime(context.text("architecture")), config)

@@ -1,0 +1,87 @@
+"""embedded: in the place of `files` with --binary-fs: what goes into the binary, and what is copied beside it, as trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
+from sconify_tasks.fspf.entries import ManifestEntry
+from sconify_tasks.fspf.regions import Protection, prefixes
+from sconify_tasks.fspf.tree import encode_tree
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.paths import shown
+from sconify_tasks.image.source import SourceImage
+from sconify_tasks.objects import ObjectFacts, read_hashed
+from sconify_tasks.selection import ancestors
+from sconify_tasks.step import Context, Outputs
+
+# There must be somewhere to write temporary files, in memory.
+_WANTED = (b"/tmp", b"/var/tmp")
+
+
+def run(context: Context) -> Outputs:
+    """Yield what is embedded and what is copied, regions, the links and parents on the way, and what ELF files need."""
+    native = context.native()
+    chosen = choose(native, context.options, binary=context.text("binary"))
+    embedded, public, objects = _scan(context, native, chosen)
+    store = context.world.store
+    parents = _parents(context, native, chosen, [*embedded, *public])
+    return Outputs(
+        blobs={
+            "embedded": store.put(encode_tree(embedded), private=True),
+            "public": store.put(encode_tree(public), private=True),
+            "parents": store.put(encode_tree(parents), private=True),
+        },
+        facts={
+            "roots": (),
+            "regions": [[region.path.decode(), int(region.protection)] for region in chosen.regions().regions],
+            "links": [[path.decode(), target.decode()] for path, target in sorted(chosen.links.items())],
+            "objects": [facts.as_json() for facts in objects],
+        },
+    )
+
+
+def _scan(
+    context: Context, native: SourceImage, chosen: Chosen
+) -> tuple[list[ManifestEntry], list[ManifestEntry], list[ObjectFacts]]:
+    """Walk the image once; hash what is selected, and look into the ELF files among it."""
+    key = context.world.keys.content_id_key()
+    regions, binary = chosen.regions(), context.text("binary").encode()
+    embedded: list[ManifestEntry] = []
+    public: list[ManifestEntry] = []
+    objects: list[ObjectFacts] = []
+    with native.walk(chosen.roots()) as stream:
+        for entry, content in stream:
+            inside = regions.protection(entry.path) is not Protection.NONE and entry.path != binary and chosen.embeds(entry)
+            if inside and not embeddable(entry):
+                context.warn(f"{shown(entry.path)} is a device or a FIFO: it is not embedded")
+                inside = False
+            copied = entry.path != b"/" and chosen.copies(entry)
+            if not inside and not copied:
+                continue
+            digest = b""
+            if content is not None:
+                context.progress(entry.size)
+                digest, facts = read_hashed(entry, content, key)
+                objects += [facts] if facts else []
+            found = ManifestEntry(meta=entry, content=digest)
+            embedded += [found] if inside else []
+            public += [found] if copied else []
+    return embedded, public, objects
+
+
+def _parents(context: Context, native: SourceImage, chosen: Chosen, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
+    """Directories that must be there although nobody selected them, and those that lead to what is seen."""
+    workdir = context.load("config")["workdir"].encode()
+    wanted = {*_WANTED, workdir, *(parent for path in entries for parent in _above(path.path))}
+    directories = {path for path in wanted if (found := native.lstat(path)) is not None and found.kind is Kind.DIR}
+    seen = {context.text("binary").encode(), *(region.path for region in chosen.regions().regions), *chosen.links}
+    made = {entry.path: entry for entry in ancestors(native, [*seen, *(path + b"/." for path in directories)])}
+    for path in _WANTED:
+        # Also where the native image has none: in memory it costs nothing.
+        made.setdefault(path, ManifestEntry(meta=Entry(path=path, kind=Kind.DIR, mode=0o1777)))
+    return list(made.values())
+
+
+def _above(path: bytes) -> list[bytes]:
+    return [prefix for prefix in prefixes(path) if prefix not in (path, b"/")]
