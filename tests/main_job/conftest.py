@@ -83,8 +83,7 @@ class Workshop:
                 f"--from=docker:{native.image}",
                 f"--to=docker:{image}",
                 "--binary=/usr/bin/python3",
-                "--dir=/app",
-                "--dir=/tls",
+                *(() if "--binary-fs" in arguments else ("--dir=/app", "--dir=/tls")),
                 *arguments,
             )
             assert built.status == 0, built.stderr
