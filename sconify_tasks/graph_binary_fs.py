@@ -38,7 +38,7 @@ _BINARY_FS = Step(
     },
     secret=True,
 )
-# The place of a step, and what is put there. A step moves behind those whose outputs it now takes.
+# What stands in the place of a step. `sign` moves behind `binary_fs`, whose root hash it now takes.
 _INSTEAD: Mapping[str, Step] = {"files": _EMBEDDED}
 _NAMES: Mapping[str, str] = {"verify": "verify_embedded"}
 _LEFT_OUT = frozenset({"encrypt", "manifest", "sign"})
@@ -48,8 +48,9 @@ _MORE: Mapping[str, Mapping[str, str]] = {
     "sconify": {"section": "binary_fs.section"},
     "verify": {"embedded": "embedded.embedded", "root": "binary_fs.root", "mrenclave": "sign.mrenclave"},
 }
+# What only encryption needs.
+_FEWER: Mapping[str, frozenset[str]] = {"verify": frozenset({"secret", "public", "libraries", "tag", "base", "key_id"})}
 _SOURCES: Mapping[str, str] = {
-    "files.secret": "embedded.embedded",
     "encrypt.layer": "binary_fs.layer",
     "encrypt.layer_facts": "binary_fs.layer_facts",
     "manifest.layer": "binary_fs.nothing",
@@ -75,7 +76,8 @@ def _steps(steps: list[Step]) -> Iterator[Step]:
 
 
 def _rewired(step: Step) -> Step:
-    inputs = {name: _source(source) for name, source in step.inputs.items()}
+    fewer = _FEWER.get(step.name, frozenset())
+    inputs = {name: _source(source) for name, source in step.inputs.items() if name not in fewer}
     return replace(step, name=_NAMES.get(step.name, step.name), inputs={**inputs, **_MORE.get(step.name, {})})
 
 

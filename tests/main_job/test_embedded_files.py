@@ -214,7 +214,11 @@ tell(other=attempt(read, "/app/other.txt"), secret=read("/app/secret.txt"))
 @pytest.mark.parametrize("where", ["index", "header", "config"])
 def test_a_binary_whose_measured_part_was_changed_does_not_start(where, embedded, containers):
     stored = containers.read(embedded, "/usr/bin/python3.11")
-    at = {"index": stored.index(b"/app/deep/er/and/deeper"), "header": stored.rindex(b"SCONBNFS") + 16, "config": stored.index(b'"binary_fs":"') + 14}
+    at = {
+        "index": stored.index(b"/app/deep/er/and/deeper"),
+        "header": stored.rindex(b"SCONBNFS") + 16,
+        "config": stored.index(b'"binary_fs":"') + 14,
+    }
     change = {"/usr/bin/python3.11": Change(content=changed(stored, at=at[where]), mode=0o755)}
     ended = containers.run(embedded, "print('ran')", changes=change)
     assert (ended.started, ended.status) == (False, 1)
@@ -225,7 +229,9 @@ def test_without_a_file_system_in_memory_the_start_says_what_to_do(embedded, con
     ended = containers.run(embedded, "", "--ipc=none")
     assert (ended.started, ended.status) == (False, 1)
     assert "--ipc=none" in ended.stderr
-    assert containers.run(embedded, "import os; tell(made=os.listdir('/tmp'))", "--ipc=none", "--tmpfs=/run").told == {"made": []}
+    assert containers.run(embedded, "import os; tell(made=os.listdir('/tmp'))", "--ipc=none", "--tmpfs=/run").told == {
+        "made": []
+    }
 
 
 def test_memory_that_is_full_is_said(embedded, containers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sconify_cache.local import LocalStore
 from sconify_tasks.build import Build
 from sconify_tasks.environment import Environment
 from sconify_tasks.graph import STEPS as ALL
+from sconify_tasks.graph_binary_fs import with_binary_fs
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.keys import Keys
 from sconify_tasks.option_table import BY_NAME
@@ -24,6 +25,8 @@ from sconify_tasks.step import Outputs, Step
 from sconify_tasks.world import World
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan_keys.json"
+GOLDEN_BINARY_FS = GOLDEN.with_name("plan_keys_binary_fs.json")
+BINARY_FS = with_binary_fs(ALL)
 NOWHERE = Path("/nonexistent")
 SAMPLE: Mapping[str, Value] = {
     "from": "registry.example/app:1",
@@ -75,9 +78,9 @@ def other_value(name: str) -> Value:
     return ("/other",) if option.repeat else "other"
 
 
-def sources() -> set[str]:
+def sources(steps: Sequence[Step] = ALL) -> set[str]:
     """Everything that any step takes: `STEP.OUTPUT` and `external.NAME`."""
-    return {source for step in ALL for source in step.inputs.values()}
+    return {source for step in steps for source in step.inputs.values()}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +91,7 @@ class Plan:
     values: Mapping[str, JSON] = field(default_factory=dict)
     root: bytes = bytes(32)
     project: str = "sample"
+    steps: tuple[Step, ...] = ALL
 
     def build(self) -> Build:
         environment = Environment(home=NOWHERE, state=NOWHERE, cache=NOWHERE)
@@ -102,32 +106,32 @@ class Plan:
             name="sample",
             options=Options.of({**SAMPLE, **self.options}),
             world=world,
-            steps=ALL,
-            externals={name: lambda name=name: self.value(f"external.{name}") for name in names_of("external")},
+            steps=self.steps,
+            externals={name: lambda name=name: self.value(f"external.{name}") for name in names_of("external", self.steps)},
             native=OpenedSource(untouched),
             base=OpenedSource(untouched),
             fspf_key=untouched,
             signer=untouched,
-            settled={step.name: self.outputs(step.name) for step in ALL},
+            settled={step.name: self.outputs(step.name) for step in self.steps},
         )
 
     def value(self, source: str) -> JSON:
         return self.values.get(source, facts_digest(f"sample {source}"))
 
     def outputs(self, step: str) -> Outputs:
-        return Outputs(facts={name: self.value(f"{step}.{name}") for name in names_of(step)})
+        return Outputs(facts={name: self.value(f"{step}.{name}") for name in names_of(step, self.steps)})
 
     def components(self) -> dict[str, dict[str, Any]]:
         build = self.build()
-        return {step.name: build.action(step).components for step in ALL}
+        return {step.name: build.action(step).components for step in self.steps}
 
     def keys(self) -> dict[str, Digest]:
         build = self.build()
-        return {step.name: build.action(step).key for step in ALL}
+        return {step.name: build.action(step).key for step in self.steps}
 
 
-def names_of(step: str) -> set[str]:
-    return {source.partition(".")[2] for source in sources() if source.partition(".")[0] == step}
+def names_of(step: str, steps: Sequence[Step] = ALL) -> set[str]:
+    return {source.partition(".")[2] for source in sources(steps) if source.partition(".")[0] == step}
 
 
 def untouched() -> Any:
@@ -140,11 +144,13 @@ def step_named(name: str) -> Step:
     return found
 
 
-def golden_text() -> str:
+def golden_text(steps: tuple[Step, ...] = ALL) -> str:
     about = "Golden keys of a sample plan. A change here voids the caches of that step: it is a decision, not an accident."
-    document = {"about": about, "keys": Plan().keys(), "components": Plan().components()}
+    plan = Plan(steps=steps)
+    document = {"about": about, "keys": plan.keys(), "components": plan.components()}
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
     GOLDEN.write_text(golden_text())
+    GOLDEN_BINARY_FS.write_text(golden_text(BINARY_FS))

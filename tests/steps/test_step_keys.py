@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from steps.sample_plan import GOLDEN, SAMPLE, Plan, golden_text, other_value, sources
+from steps.sample_plan import BINARY_FS, GOLDEN, SAMPLE, Plan, golden_text, other_value, sources
 
 from sconify_cache.keys import facts_digest
 from sconify_dodo.plan import plan
@@ -117,7 +117,7 @@ def test_secret_options_are_in_no_component():
 
 def test_every_option_is_read_refused_or_belongs_to_the_front_door():
     """Nothing that was asked for is silently left out."""
-    read = {name for step in ALL for name in step.reads}
+    read = {name for step in (*ALL, *BINARY_FS) for name in step.reads} | {"binary-fs"}  # which chooses the steps
     # Part of an external identity, of names and keys, or of where and how the program works and what it shows.
     front = {
         *("from", "name", "key-epoch", "platform", "root-key", "state", "cache", "debug", "verbose", "no-color"),
