@@ -136,6 +136,12 @@ class Build:
             return ("never run",)
         return diff(latest.components, self.action(step).components) or ("what it made is gone or was changed",)
 
+    def forget(self) -> None:
+        """Forget what was settled and found: what the image is made from is about to be made anew."""
+        self.close()
+        self.settled.clear()
+        self._found.clear()
+
     def close(self) -> None:
         """Let go of the images that were opened."""
         self.native.close()

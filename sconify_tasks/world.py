@@ -106,6 +106,11 @@ class World:
         """What the engine had when this run first asked: its Id by name; None where only the SDK can tell."""
         return list_images(self.environment.docker_host)
 
+    def delivered(self, name: str) -> None:
+        """Note that this run wrote an image there: what the engine had under that name before no longer counts."""
+        if self._engine_id(name) is not None and self.engine_images is not None:
+            del self.engine_images[parse_reference(split_transport(name)[1]).familiar]
+
     def identity(self, name: str, platform: str, source: OpenedSource) -> str:
         """The identity of a source, without opening it where the engine still has what was looked at before.
 

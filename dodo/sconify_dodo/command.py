@@ -81,6 +81,7 @@ class Sconify(Command):  # type: ignore[misc]
 
 def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any, observation: Any) -> int:
     from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder, run
+    from sconify_tasks.chains import in_order, upstream_images
     from sconify_tasks.environment import read_environment
     from sconify_tasks.option_checks import check
     from sconify_tasks.project import find_project, load_project, project_of
@@ -94,7 +95,8 @@ def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any, obse
     chosen = _selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
     folder = resources_folder(environment, project.folder)
     orders = []
-    for name in chosen:
+    upstream = upstream_images(project.images)
+    for name in in_order(chosen, upstream):
         image = project.images[name]
         try:
             warnings = check(image)
@@ -102,7 +104,7 @@ def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any, obse
             raise type(error)(f"{project.origins[name][0]}: images.{name}: {error.message}", hint=error.hint) from None
         for warning in warnings:
             screen.warn(f"{name}: {warning}")
-        orders.append(Order(name=name, options=image, resources=folder / name))
+        orders.append(Order(name=name, options=image, resources=folder / name, upstream=upstream.get(name, ())))
     world = open_world(environment, project=project.name, events=observation.stream, explain=options["explain"])
     try:
         jobs = options["num_process"] or default_jobs()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
+from sconify_dodo.plan_all import Upstream, plan_all, say_left_out, waits_for
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.environment import Environment
-from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
-from sconify_tasks.events import Detail, PlanMade, StepFailed, Warned
+from sconify_tasks.errors import UnavailableError, UsageError
+from sconify_tasks.events import Detail, PlanMade, Warned
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
@@ -26,11 +27,15 @@ DOCUMENTED_RESOURCES = Path("/build-resources")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One image to be built: its name in the output, its options, and where its build resources go."""
+    """One image to be built: its name in the output, its options, and where its build resources go.
+
+    `upstream` names the images that it is made from: orders too, and earlier ones.
+    """
 
     name: str
     options: Options
     resources: Path
+    upstream: tuple[str, ...] = ()
 
 
 def resources_folder(environment: Environment, folder: Path) -> Path:
@@ -97,9 +102,10 @@ def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug
     """
     _check_targets(orders)
     builds = {order.name: make_build(world, order) for order in orders}
+    upstream = {order.name: order.upstream for order in orders if order.upstream}
     _warn_of_simulation(world, orders)
     try:
-        code = _run(world, builds, jobs=jobs, keep_going=keep_going, debug=debug)
+        code = _run(world, builds, upstream, jobs=jobs, keep_going=keep_going, debug=debug)
         if code == 0 and verbose:
             for order in orders:
                 _show(world, builds[order.name], order)
@@ -109,39 +115,22 @@ def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug
             build.close()
 
 
-def _run(world: World, builds: Mapping[str, Build], *, jobs: int, keep_going: bool, debug: bool) -> int:
-    stale, failed = _plan(world, builds, keep_going=keep_going)
+def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs: int, keep_going: bool, debug: bool) -> int:
+    stale, failed = plan_all(builds, upstream, world.events, keep_going=keep_going)
     if not stale:
         return failed
     from sconify_dodo.tasks import run_tasks, tasks_for
 
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
-        stale, _ = _plan(world, {name: builds[name] for name in stale}, keep_going=keep_going)
+        stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=keep_going)
         for name, (build, misses) in stale.items():
             world.events.emit(_plan_made(name, build, misses))
         state = world.environment.cache / "doit.db"
-        return run_tasks(tasks_for(stale), state=state, jobs=jobs, keep_going=keep_going, debug=debug) or failed
-
-
-def _plan(
-    world: World, builds: Mapping[str, Build], *, keep_going: bool
-) -> tuple[dict[str, tuple[Build, tuple[Miss, ...]]], int]:
-    """What is stale, by image; and the exit code of the first image whose plan fails, where the others go on all the same."""
-    stale: dict[str, tuple[Build, tuple[Miss, ...]]] = {}
-    failed = 0
-    for name, build in builds.items():
-        try:
-            misses = build.plan()
-        except SconifyError as error:
-            if not keep_going:
-                raise
-            world.events.emit(StepFailed(image=name, step="plan", message=str(error)))
-            failed = failed or error.exit_code
-        else:
-            if misses:
-                stale[name] = (build, misses)
-    return stale, failed
+        tasks = tasks_for(stale, waits={name: waits_for(name, upstream, stale) for name in stale})
+        code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+        say_left_out(stale, upstream, world.events)
+    return code or failed
 
 
 def _plan_made(name: str, build: Build, misses: tuple[Miss, ...]) -> PlanMade:
@@ -196,7 +185,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
 
         name = options.text(option)
         try:
-            return open_source(
+            source = open_source(
                 name,
                 docker=world.docker,
                 platform=options.text("platform"),
@@ -209,8 +198,23 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
             # There is no silent fallback: what an image is built on is part of what it is.
             hint = "pull or build it, or name another one; --base=scratch is none at all"
             raise UnavailableError(f"--base={name}: {error.message}", hint=hint) from error
+        return source if option == "base" else _native(world, options, source)
 
-    return world.sources.get((option, options.text(option), options.text("platform")), open_image)
+    return world.sources.get((option, options.text(option), options.text("platform"), str(options["key-epoch"])), open_image)
+
+
+def _native(world: World, options: Options, source: SourceImage) -> SourceImage:
+    """The source as a native image: of a confidential one that this project made, only what everybody may read."""
+    from sconify_tasks.image.confidential import NativeSource
+
+    def keys() -> list[bytes]:
+        try:
+            made_as = repository(options.but({"to": options["from"]}))
+        except UsageError:
+            return []  # a folder, or an archive: no image of ours is delivered there
+        return [world.keys.fspf_key(repository=made_as, epoch=options.number("key-epoch"))]
+
+    return NativeSource(source, keys=keys)
 
 
 def _cas_roots(options: Options) -> JSON:

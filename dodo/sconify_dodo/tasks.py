@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from doit.control import TaskControl
@@ -20,14 +21,21 @@ from sconify_tasks.step import Step
 
 GROUP = "sconify"
 _LOOK_UP_SECONDS = 0.25
+_IMAGES = {"external.native", "external.base"}
 
 
-def tasks_for(stale: Mapping[str, tuple[Build, Sequence[Miss]]]) -> list[Task]:
-    """Return one task a stale step, a group an image, and the group of all."""
+def tasks_for(
+    stale: Mapping[str, tuple[Build, Sequence[Miss]]], *, waits: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[Task]:
+    """Return one task a stale step, a group an image, and the group of all.
+
+    `waits` says which images an image is made from that are stale themselves: it is looked at when they are delivered.
+    """
     tasks: list[Task] = []
     for name, (build, misses) in stale.items():
         stale_steps = {miss.step.name for miss in misses}
-        steps = [_task(name, build, miss.step, stale_steps) for miss in misses]
+        gates = [f"{GROUP}:{upstream}:deliver" for upstream in waits.get(name, ())]
+        steps = [_task(name, build, miss.step, stale_steps, gates) for miss in misses]
         tasks += steps
         tasks.append(Task(f"{GROUP}:{name}", None, task_dep=[task.name for task in steps], has_subtask=True))
     tasks.append(Task(GROUP, None, task_dep=[f"{GROUP}:{name}" for name in stale], has_subtask=True))
@@ -70,14 +78,16 @@ class _ThreadRunner(MThreadRunner):  # type: ignore[misc]
     Queue = staticmethod(_WakingQueue)
 
 
-def _task(image: str, build: Build, step: Step, stale: set[str]) -> Task:
-    needs = sorted(step.upstream() & stale)
+def _task(image: str, build: Build, step: Step, stale: set[str], gates: list[str]) -> Task:
+    needs = [f"{GROUP}:{image}:{name}" for name in sorted(step.upstream() & stale)]
+    if _IMAGES & set(step.inputs.values()):
+        needs += gates
     return Task(
         f"{GROUP}:{image}:{step.name}",
         [(reported(_action(build, step)),)],
-        task_dep=[f"{GROUP}:{image}:{name}" for name in needs],
+        task_dep=needs,
         # Known to be stale now; or downstream of something stale, where only its outputs tell.
-        uptodate=[_settles(build, step)] if needs else [False],
+        uptodate=[_settles(build, step)] if needs or gates else [False],
         io={"capture": False},
         verbosity=2,
     )

@@ -11,6 +11,7 @@ def run(context: Context) -> Outputs:
     sink, name = context.world.sinks.open(context.options.text("to"))
     built = assembled(context)
     delivered = sink.deliver(built, context.base(), name)
+    context.world.delivered(context.options.text("to"))
     before = context.previous.facts.get("layers", []) if context.previous is not None else []
     for layer in built.layers:
         reused = isinstance(before, (list, tuple)) and str(layer.diff_id) in before

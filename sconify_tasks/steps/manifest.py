@@ -11,6 +11,7 @@ from sconify_tasks.fspf.manifest import Manifest, fspf_tag, seal_manifest
 from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH
 from sconify_tasks.fspf.regions import Protection, Regions
 from sconify_tasks.fspf.tree import decode_tree
+from sconify_tasks.image.confidential import refuse_confidential_base
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.source import SourceImage
@@ -41,6 +42,7 @@ def run(context: Context) -> Outputs:
 
 def _check_base(base: SourceImage, regions: Regions, entries: Mapping[bytes, ManifestEntry]) -> None:
     """UsageError where the base has a file of its own inside a protected region: at run time it would be a planted one."""
+    refuse_confidential_base(base)
     roots = [region.path for region in regions.regions if region.protection and base.lstat(region.path) is not None]
     if b"/" in roots and base.name != "scratch":
         raise UsageError(f"--dir=/ protects the whole image, and {base.name} has files of its own", hint="use --base=scratch")

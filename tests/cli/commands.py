@@ -31,7 +31,8 @@ class Ended:
 
 
 def variables(place: Place, **more: str) -> dict[str, str]:
-    return place.variables(PATH=f"{BIN}:{os.environ['PATH']}", DOCKER_HOST=NO_ENGINE, TMPDIR=str(temporary(place)), **more)
+    ours = {"PATH": f"{BIN}:{os.environ['PATH']}", "DOCKER_HOST": NO_ENGINE, "TMPDIR": str(temporary(place))}
+    return place.variables(**(ours | more))
 
 
 def temporary(place: Place) -> Path:
