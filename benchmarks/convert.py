@@ -114,7 +114,8 @@ class Bench:
         """The command line of the reference."""
         name = f"{self.image.partition(':')[0]}-reference:1"
         self.engine.made.append(name)
-        return ["docker", "-H", self.engine.host, "build", "--no-cache", "--quiet", "--force-rm", "--tag", name, "."]
+        command = ["docker", "-H", self.engine.host, "build", "--no-cache", "--quiet", "--force-rm"]
+        return [*command, "--network", "none", "--tag", name, "."]
 
     def change(self, source: str) -> None:
         """Change one file in the folder, and give the image of the engine the same."""

@@ -7,38 +7,43 @@ run time, only tell whether there is a symbol table.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import BinaryIO
 
-from sconify_tasks.bounded_stream import BoundedStream, BudgetError
+from sconify_tasks.elf_file import (
+    DT_FLAGS_1,
+    DT_NEEDED,
+    DT_RPATH,
+    DT_RUNPATH,
+    DT_SONAME,
+    DT_STRTAB,
+    HEADER_SIZE,
+    MAX_NAME,
+    PT_INTERP,
+    PT_LOAD,
+    SHT_SYMTAB,
+    ElfFile,
+    ElfSection,
+)
 from sconify_tasks.errors import UsageError
 
-if TYPE_CHECKING:
-    from elftools.elf.dynamic import DynamicSegment
-    from elftools.elf.elffile import ELFFile
-
-MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+# e_machine of the gABI; the first two are what images are made for, the others are named in messages.
+_MACHINES = {62: "x86_64", 183: "aarch64", 21: "ppc64", 22: "s390x", 243: "riscv64", 258: "loongarch64"}
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 """OCI's names to ELF's."""
 
 _MAGIC = b"\x7fELF"
 _CLASS64, _LITTLE_ENDIAN = 2, 1
-_MAX_HEADERS = 256
-_MAX_NAME = 4096
 _DF_1_PIE = 0x08000000
 _READ, _WRITE, _EXECUTE = 4, 2, 1
 _GO_BUILDINFO = b"\xff Go buildinf:"
-_SECTION_HEADER = 64  # Elf64_Shdr, gABI
-_LARGEST_TABLE = 0xFFFF * _SECTION_HEADER
-_SYMBOLS = 2  # SHT_SYMTAB
 _GO_SEARCH = 32 << 20
-# e_shoff, e_shnum, e_shstrndx: without them pyelftools finds strings as the loader does, through the segments.
+# e_shoff, and e_shnum with e_shstrndx: they only say where the section header table lies.
 _SECTION_TABLE = (range(0x28, 0x30), range(0x3C, 0x40))
-_TABLE_FIELDS = (range(0x28, 0x30), range(0x3A, 0x3C), range(0x3C, 0x3E))
-_HEADER_SIZE = 64
+_STRINGS = (DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME)
 
 
 class ForeignElfError(UsageError):
@@ -49,7 +54,7 @@ class ForeignElfError(UsageError):
 class ElfFacts:
     """A 64-bit little-endian executable or shared object.
 
-    `machine` is `x86_64`, `aarch64`, or pyelftools' name or number of another. `type` is `EXEC` or `DYN`. `static` means
+    `machine` is `x86_64`, `aarch64`, or the name or number of another. `type` is `EXEC` or `DYN`. `static` means
     that no loader and no library takes part. `stripped` means that there is no symbol table.
     """
 
@@ -101,41 +106,31 @@ class LoadImage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElfSection:
-    """Name and place of a section."""
-
-    name: str
-    type: str
-    offset: int
-    size: int
-
-
 def inspect(source: bytes | Path, *, name: str = "the binary") -> ElfFacts:
     """Return the facts; UsageError for a script, a malformed file or no ELF, ForeignElfError for 32 bits or big-endian."""
-    with _parsed(source, name, blanked=_SECTION_TABLE) as (elf, stream):
+    with _parsed(source, name) as elf:
         kind = _type(elf, name)
-        loads = _loads(elf, stream)
-        tags = _dynamic(elf)
-        interpreter = _interpreter(elf, stream)
-        needed = tuple(tags.get("DT_NEEDED", ()))
-        soname = _single(tags, "DT_SONAME")
-        pie_flag = bool(tags.get("DT_FLAGS_1", (0,))[0] & _DF_1_PIE)
-        machine = str(elf["e_machine"])
+        loads = _loads(elf)
+        strings, pie_flag = _dynamic(elf)
+        interpreter = _interpreter(elf)
+        needed = tuple(strings.get(DT_NEEDED, ()))
+        soname = _last(strings, DT_SONAME)
+        types = elf.section_types()
         return ElfFacts(
             bits=64,
-            machine=MACHINES.get(machine, machine),
+            machine=_MACHINES.get(elf.machine, str(elf.machine)),
             type=kind,
             # libc.so.6 has an interpreter as well, so that it can be run; a soname tells it from a program.
             is_pie=kind == "DYN" and (pie_flag or (bool(interpreter) and not soname)),
             interpreter=interpreter,
             needed=needed,
-            rpath=_single(tags, "DT_RPATH"),
-            runpath=_single(tags, "DT_RUNPATH"),
+            rpath=_last(strings, DT_RPATH),
+            runpath=_last(strings, DT_RUNPATH),
             soname=soname,
             static=not interpreter and not needed,
-            is_go=_is_go(stream, loads),
-            stripped=_is_stripped(source),
+            is_go=_is_go(elf, loads),
+            # A table that is not there holds no symbols for anyone; the program may run all the same.
+            stripped=types is None or SHT_SYMTAB not in types,
         )
 
 
@@ -150,48 +145,25 @@ def require_architecture(facts: ElfFacts, architecture: str, *, name: str = "the
 
 def load_image(source: bytes | Path, *, name: str = "the runtime") -> LoadImage:
     """Return the PT_LOAD headers that occupy memory, in the file's order; UsageError for a malformed file."""
-    with _parsed(source, name, blanked=_SECTION_TABLE) as (elf, stream):
-        table = _section_table(source)
-        places = (*_SECTION_TABLE, table, *_load_places(elf))
-        return LoadImage(entry=int(elf["e_entry"]), segments=_loads(elf, stream), section_table=table, file_places=places)
+    with _parsed(source, name) as elf:
+        places = (*_SECTION_TABLE, elf.section_table, *_load_places(elf))
+        return LoadImage(entry=elf.entry, segments=_loads(elf), section_table=elf.section_table, file_places=places)
 
 
 def sections(source: bytes | Path, *, name: str = "the binary") -> tuple[ElfSection, ...]:
     """Every section of the section header table; UsageError for a malformed file."""
-    with _parsed(source, name) as (elf, _):
-        return tuple(
-            ElfSection(
-                name=section.name,
-                type=str(section["sh_type"]),
-                offset=section["sh_offset"],
-                size=section["sh_size"],
-            )
-            for section in elf.iter_sections()
-        )
+    with _parsed(source, name) as elf:
+        return tuple(elf.sections())
 
 
 @contextmanager
-def _parsed(source: bytes | Path, name: str, *, blanked: tuple[range, ...] = ()) -> Iterator[tuple[ELFFile, BoundedStream]]:
+def _parsed(source: bytes | Path, name: str) -> Iterator[ElfFile]:
     with io.BytesIO(source) if isinstance(source, bytes) else _open(source, name) as file:
         _identify(file, name)
-        from elftools.elf.elffile import ELFFile
-
         try:
-            stream = BoundedStream(file, blanked=blanked)
-            elf = ELFFile(cast("BinaryIO", stream))
-            _check_header_count(elf)
-            yield elf, stream
-        except UsageError:
-            raise
-        except BudgetError:
-            raise _malformed(name, "reading it takes more than any proper file does") from None
-        except Exception as error:  # pyelftools raises whatever its bytes lead to: KeyError, Overflow, Assertion
-            raise _malformed(name, str(error)[:80] or type(error).__name__) from error
-
-
-def _check_header_count(elf: ELFFile) -> None:
-    if elf["e_phnum"] > _MAX_HEADERS:
-        raise ValueError("it has too many program headers")
+            yield ElfFile(file)
+        except ValueError as error:  # also of a name that is not UTF-8
+            raise _malformed(name, str(error)[:80]) from error
 
 
 def _open(path: Path, name: str) -> BinaryIO:
@@ -202,13 +174,13 @@ def _open(path: Path, name: str) -> BinaryIO:
 
 
 def _identify(file: BinaryIO, name: str) -> None:
-    head = file.read(_HEADER_SIZE)
+    head = file.read(HEADER_SIZE)
     if head.startswith(b"#!"):
         line = head.split(b"\n", 1)[0].decode(errors="backslashreplace")
         raise UsageError(f"{name} is a script ({line})", hint="name its interpreter as the binary, with the script as argument")
     if not head.startswith(_MAGIC):
         raise UsageError(f"{name} is not an ELF file", hint="name the program's executable, not a file that it reads")
-    if len(head) < _HEADER_SIZE:
+    if len(head) < HEADER_SIZE:
         raise _malformed(name, "it is truncated")
     if head[4] != _CLASS64:
         raise ForeignElfError(f"{name} is a 32-bit program", hint="use a 64-bit image")
@@ -220,114 +192,79 @@ def _malformed(name: str, reason: str) -> UsageError:
     return UsageError(f"{name} is a malformed ELF file: {reason}", hint="take the file from a proper build")
 
 
-def _type(elf: ELFFile, name: str) -> str:
-    kind = str(elf["e_type"]).removeprefix("ET_")
-    if kind not in ("EXEC", "DYN"):
-        raise UsageError(f"{name} is an ELF file that can't be run (type {kind})", hint="name a linked program")
-    return kind
+def _type(elf: ElfFile, name: str) -> str:
+    if elf.type not in ("EXEC", "DYN"):
+        raise UsageError(f"{name} is an ELF file that can't be run (type {elf.type})", hint="name a linked program")
+    return elf.type
 
 
-def _loads(elf: ELFFile, stream: BoundedStream) -> tuple[LoadSegment, ...]:
-    length = stream.seek(0, io.SEEK_END)
+def _loads(elf: ElfFile) -> tuple[LoadSegment, ...]:
     loads = []
-    for segment in elf.iter_segments(type="PT_LOAD"):
-        if not segment["p_memsz"]:
+    for header in elf.of_type(PT_LOAD):
+        if not header.memory_size:
             continue
-        if segment["p_filesz"] > segment["p_memsz"] or segment["p_offset"] + segment["p_filesz"] > length:
+        if header.file_size > header.memory_size or header.offset + header.file_size > elf.length:
             raise ValueError("a segment goes beyond the file")
-        if segment["p_vaddr"] + segment["p_memsz"] >> 63:
+        if header.address + header.memory_size >> 63:
             raise ValueError("a segment goes beyond the address space")
-        flags = segment["p_flags"]
         loads.append(
             LoadSegment(
-                address=segment["p_vaddr"],
-                memory_size=segment["p_memsz"],
-                offset=segment["p_offset"],
-                file_size=segment["p_filesz"],
-                read=bool(flags & _READ),
-                write=bool(flags & _WRITE),
-                execute=bool(flags & _EXECUTE),
+                address=header.address,
+                memory_size=header.memory_size,
+                offset=header.offset,
+                file_size=header.file_size,
+                read=bool(header.flags & _READ),
+                write=bool(header.flags & _WRITE),
+                execute=bool(header.flags & _EXECUTE),
             )
         )
     return tuple(loads)
 
 
-def _section_table(source: bytes | Path) -> range:
-    """Read where the table is from the file itself, as the parser is shown a header without it."""
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        header = file.read(_HEADER_SIZE)
-    table, entry_size, count = (int.from_bytes(header[field.start : field.stop], "little") for field in _TABLE_FIELDS)
-    return range(table, table + entry_size * count)
-
-
-def _load_places(elf: ELFFile) -> Iterator[range]:
+def _load_places(elf: ElfFile) -> Iterator[range]:
     """Yield where p_offset and p_filesz of every PT_LOAD are."""
-    for index, segment in enumerate(elf.iter_segments()):
-        if segment["p_type"] == "PT_LOAD":
-            start = elf["e_phoff"] + index * elf["e_phentsize"]
-            yield range(start + 8, start + 16)
-            yield range(start + 32, start + 40)
+    for header in elf.of_type(PT_LOAD):
+        yield range(header.place + 8, header.place + 16)
+        yield range(header.place + 32, header.place + 40)
 
 
-def _dynamic(elf: ELFFile) -> dict[str, list[Any]]:
-    """Tag -> values: bytes for the tags that are strings, integers for the others."""
-    strings: dict[str, Callable[[Any], str]] = {
-        "DT_NEEDED": lambda tag: tag.needed,
-        "DT_RPATH": lambda tag: tag.rpath,
-        "DT_RUNPATH": lambda tag: tag.runpath,
-        "DT_SONAME": lambda tag: tag.soname,
-    }
-    found: dict[str, list[Any]] = {}
-    for segment in elf.iter_segments(type="PT_DYNAMIC"):
-        for tag in cast("DynamicSegment", segment).iter_tags():
-            name = str(tag.entry.d_tag)
-            take = strings.get(name)
-            value = take(tag).encode() if take else tag.entry.d_val
-            if take and not 0 < len(value) <= _MAX_NAME:
-                raise ValueError("a name in its dynamic section is empty or too long")
-            found.setdefault(name, []).append(value)
-        break
-    return found
+def _dynamic(elf: ElfFile) -> tuple[dict[int, list[bytes]], bool]:
+    """The strings of the dynamic section by tag, and whether it says PIE."""
+    tags = list(elf.tags())
+    table = next((value for tag, value in tags if tag == DT_STRTAB), None)
+    flags = next((value for tag, value in tags if tag == DT_FLAGS_1), 0)
+    found: dict[int, list[bytes]] = {}
+    for tag, value in tags:
+        if tag in _STRINGS:
+            if table is None:
+                raise ValueError("its dynamic section has names and no string table")
+            found.setdefault(tag, []).append(elf.string(elf.place_of(table) + value))
+    return found, bool(flags & _DF_1_PIE)
 
 
-def _single(tags: dict[str, list[Any]], name: str) -> bytes:
-    values = tags.get(name, [b""])
-    # The loader takes the last one of a repeated tag.
-    return bytes(values[-1])
+def _last(strings: dict[int, list[bytes]], tag: int) -> bytes:
+    """The loader takes the last one of a repeated tag."""
+    return strings.get(tag, [b""])[-1]
 
 
-def _interpreter(elf: ELFFile, stream: BoundedStream) -> bytes:
-    for segment in elf.iter_segments(type="PT_INTERP"):
-        stream.seek(segment["p_offset"])
-        if not 1 < segment["p_filesz"] <= _MAX_NAME:
+def _interpreter(elf: ElfFile) -> bytes:
+    for header in elf.of_type(PT_INTERP):
+        if not 1 < header.file_size <= MAX_NAME:
             raise ValueError("the path of its interpreter is empty or too long")
-        data = stream.read(segment["p_filesz"])
+        data = elf.at(header.offset, header.file_size)
         if not data.endswith(b"\0") or not data.startswith(b"/"):
             raise ValueError("the path of its interpreter is not an absolute path")
         return data.split(b"\0", 1)[0]
     return b""
 
 
-def _is_go(stream: BoundedStream, loads: tuple[LoadSegment, ...]) -> bool:
+def _is_go(elf: ElfFile, loads: tuple[LoadSegment, ...]) -> bool:
     """Look for Go's build info where `go version` looks in stripped files: in the writable segments."""
     left = _GO_SEARCH
     for load in loads:
         if load.write:
-            stream.seek(load.offset)
-            data = stream.read(min(load.file_size, left))
+            data = elf.up_to(load.offset, min(load.file_size, left))
             if _GO_BUILDINFO in data:
                 return True
             left -= len(data)
     return False
-
-
-def _is_stripped(source: bytes | Path) -> bool:
-    """Look at the sections' types alone: the parser would take longer for their names than for everything else."""
-    table = _section_table(source)
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        if table.stop > file.seek(0, io.SEEK_END):
-            return True  # no symbols for anyone; the program may run all the same
-        file.seek(table.start)
-        headers = file.read(min(len(table), _LARGEST_TABLE))
-    types = (int.from_bytes(headers[at + 4 : at + 8], "little") for at in range(0, len(headers), _SECTION_HEADER))
-    return _SYMBOLS not in types

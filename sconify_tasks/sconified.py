@@ -15,7 +15,8 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
-from sconify_tasks.elf import ElfSection, load_image, sections
+from sconify_tasks.elf import load_image, sections
+from sconify_tasks.elf_file import ElfSection
 from sconify_tasks.errors import StoreError, UsageError
 from sconify_tasks.kernel_copy import copy_range
 from sconify_tasks.sgx.measured_config import MeasuredConfig, decode_config
