@@ -90,7 +90,7 @@ class World:
         from blake3 import blake3
 
         folder = os.fsencode(Path(source.removeprefix("dir:")).absolute())
-        generation = Digest(blake3(b"sconify/dir-identity/1").hexdigest())
+        generation = Digest(blake3(b"sconify/content-id", key=self.keys.content_id_key()).hexdigest())
         file = self.environment.cache / "stat" / "stat.db"
         found = StatCache(file, generation=generation, roots=(folder,), now=lambda: int(self.now().timestamp() * 10**9))
         self._stat_caches.append(found)

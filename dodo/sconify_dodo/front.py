@@ -190,6 +190,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 docker=world.docker,
                 platform=options.text("platform"),
                 stat_cache=world.stat_cache(name),
+                content_key=world.keys.content_id_key(),
                 default_oci_store=world.images,
             )
         except UnavailableError as error:

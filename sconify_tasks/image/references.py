@@ -87,6 +87,7 @@ def open_source(
     default_oci_store: Path,
     platform: str = _PLATFORM,
     stat_cache: StatCache | None = None,
+    content_key: bytes = bytes(32),
 ) -> SourceImage:
     """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
 
@@ -96,7 +97,7 @@ def open_source(
     if transport == "dir":
         from sconify_tasks.image.rootfs import RootfsSource
 
-        return RootfsSource(Path(rest), stat_cache=stat_cache, platform=platform)
+        return RootfsSource(Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform)
     if transport in {"oci", "oci-archive"}:
         from sconify_tasks.image.oci import OciSource
 

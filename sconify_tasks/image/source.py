@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -27,7 +27,7 @@ class SourceImage(Protocol):
     def identity(self) -> str:
         """SHA-256 hex over RootFS.Layers and Config in canonical JSON: equal on every engine, and never the engine's Id.
 
-        For `dir:` it covers every path's metadata and content, through a stat cache.
+        For `dir:` it covers every path's metadata and content, the latter by keyed ids through a stat cache.
         """
 
     @property
@@ -73,3 +73,11 @@ def readable(entry: Entry | None, path: bytes, *, limit: int, name: str) -> None
     if entry.size > limit:
         msg = f"{shown(path)} has {entry.size} bytes: more than the {limit} that are read here"
         raise UsageError(msg, hint="check the path")
+
+
+@runtime_checkable
+class ContentIdSource(Protocol):
+    """A source that may know a file's content without reading it."""
+
+    def content_id(self, path: bytes) -> bytes | None:
+        """The keyed content id of a file, under the key that the source was given; None where it is not known."""
