@@ -238,7 +238,9 @@ class Build:
 
     def _context(self, step: Step) -> Context:
         latest = self.world.actions.latest(self.scope, step.name)
-        previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None else None
+        # What another version of the step yielded may mean something else.
+        of_this = latest is not None and latest.components.get("version") == step.version
+        previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None and of_this else None
         return Context(
             image=self.name,
             inputs={name: self._input(source) for name, source in step.inputs.items()},

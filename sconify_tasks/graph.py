@@ -40,7 +40,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="files",
-        version=1,
+        version=2,
         inputs={"native": "external.native", "binary": "binary.path", "config": "inspect.config"},
         reads=_SELECTION | {"disable-copy-service-libraries"},
         secret=True,
@@ -85,19 +85,19 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="encrypt",
-        version=1,
+        version=2,
         inputs={
             "secret": "files.secret",
+            "salts": "files.salts",
             "binary": "binary.path",
             "architecture": "binary.architecture",
             "runtime": "external.runtime",
             "key_id": "external.fspf_key_id",
         },
-        secret=True,
     ),
     Step(
         name="copy",
-        version=1,
+        version=2,
         inputs={
             "base": "external.base",
             "config": "inspect.config",
@@ -114,7 +114,6 @@ STEPS: tuple[Step, ...] = (
             "main": "binary.entry",
             "protected": "binary.protected",
         },
-        secret=True,
     ),
     Step(
         name="sconify",
@@ -131,10 +130,11 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="manifest",
-        version=1,
+        version=2,
         inputs={
             "base": "external.base",
-            "encrypted": "encrypt.entries",
+            "salts": "files.salts",
+            "binary": "binary.path",
             "copied": "copy.entries",
             "libraries": "libraries.tree",
             "regions": "files.regions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -29,6 +29,21 @@ class ObjectFacts:
     def as_json(self) -> JSON:
         """For a record."""
         return {"path": self.path, "needed": list(self.needed), "rpath": self.rpath, "runpath": self.runpath}
+
+
+def objects_of(value: JSON) -> Iterator[ObjectFacts]:
+    """The inverse of `as_json`, over a list."""
+    assert isinstance(value, (list, tuple))
+    for facts in value:
+        assert isinstance(facts, Mapping)
+        needed = facts["needed"]
+        assert isinstance(needed, (list, tuple))
+        yield ObjectFacts(
+            path=str(facts["path"]),
+            needed=tuple(str(name) for name in needed),
+            rpath=str(facts["rpath"]),
+            runpath=str(facts["runpath"]),
+        )
 
 
 def read_object(entry: Entry, head: bytes, content: BinaryIO) -> tuple[ObjectFacts | None, Iterable[bytes]]:

@@ -85,7 +85,7 @@ def run(context: Context) -> Outputs:
     seen = {path: entry for path, entry in wanted.items() if "embedded" not in context.inputs or entry.flags & Flag.CLOSURE}
     manifest = _manifest(context, regions, view, [*_verified(regions, seen, copied, view), *_main(context)])
     return Outputs(
-        blobs={"layer": layer.blob, "entries": store.put(encode_tree(manifest), private=True)},
+        blobs={"layer": layer.blob, "entries": store.put(encode_tree(manifest))},
         facts={"layer_facts": layer.facts()},
     )
 

@@ -2,6 +2,9 @@
 
 An executable's ciphertext lies under /fspf/x, and the stub stands at its path. The sconified binary's own path is left
 to the step that makes it.
+
+What it yields is public: the layer, and where in it a keyed content id's ciphertext lies. The salts come from `files`; each
+is compared with that of the bytes that are encrypted here.
 """
 
 from __future__ import annotations
@@ -18,27 +21,18 @@ from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.names import STUB_PATH, X_DIRECTORY, stored_path
-from sconify_tasks.fspf.regions import Protection
 from sconify_tasks.fspf.stream import seal_file, sealed_size
-from sconify_tasks.fspf.tree import decode_tree, encode_tree
+from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import Content, FileRange
 from sconify_tasks.keys import key_id
 from sconify_tasks.layers import StoredLayer, store_layer
 from sconify_tasks.sconified import write_sconified
+from sconify_tasks.sealed import flagged
 from sconify_tasks.step import Context, Outputs
 
-_EXECUTE = 0o111
 _IN_MEMORY = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sealed:
-    """Where a file's ciphertext lies now, and the salt that its key was made from."""
-
-    salt: bytes
-    content: FileRange
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,51 +41,50 @@ class Sealer:
 
     key: bytes
     path: Path
-    known: dict[bytes, Sealed] = field(default_factory=dict)
+    salts: Mapping[bytes, bytes]
+    known: dict[bytes, FileRange] = field(default_factory=dict)
     progress: Callable[[int], None] = lambda _: None
 
     def seal(self, content_id: bytes, entry: Entry, content: BinaryIO, out: BinaryIO) -> None:
-        """Append the ciphertext of `content` to `out`."""
+        """Append the ciphertext of `content` to `out`. Its key is made of its own digest, whatever the trees say of it."""
         start = out.tell()
         sealed = seal_file(self.key, content)
+        if sealed.size != entry.size or sealed.salt != self.salts[entry.path]:
+            raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
         for chunk in sealed.chunks:
             out.write(chunk)
             self.progress(len(chunk))
-        if sealed.size != entry.size:
-            raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
-        length = out.tell() - start
-        self.known[content_id] = Sealed(salt=sealed.salt, content=FileRange(path=self.path, offset=start, length=length))
+        self.known[content_id] = FileRange(path=self.path, offset=start, length=out.tell() - start)
 
 
 def run(context: Context) -> Outputs:
-    """Yield the ciphertext layer, the manifest entries of everything in it, and an index for the next time."""
+    """Yield the ciphertext layer, and an index of it for the next time."""
     store = context.world.store
     wanted = decode_tree(store.get(context.blob("secret")))
     if not wanted:
-        return Outputs(
-            blobs={"entries": store.put(encode_tree([]), private=True)},
-            facts={"layer": None, "layer_facts": None},
-        )
+        return Outputs(facts={"layer": None, "layer_facts": None})
+    main = context.text("binary").encode()
+    salts = [flagged(entry, main=main) for entry in decode_tree(store.get(context.blob("salts")))]
     with store.scratch() as scratch:
-        sealer = Sealer(key=context.fspf_key(), path=scratch / "ciphertext", known=_known(context))
+        sealer = Sealer(
+            key=context.fspf_key(),
+            path=scratch / "ciphertext",
+            salts={entry.path: entry.content for entry in salts},
+            known=_known(context),
+        )
         _seal_missing(context, sealer, wanted, scratch)
-        entries = [_manifest_entry(entry, sealer, main=context.text("binary")) for entry in wanted]
         stub = scratch / "stub"
         # Without the runtime's own section header table: it lies among measured bytes, and is not measured.
         write_sconified(context.world.runtime(context.text("architecture")), stub, {})
-        layer = store_layer(store, _layer_items(stub, entries, wanted, sealer))
-    index = _index(wanted, entries, layer, sealer.key)
+        layer = store_layer(store, _layer_items(stub, salts, wanted, sealer))
+    index = _index(wanted, salts, layer, sealer.key)
     return Outputs(
-        blobs={
-            "layer": layer.blob,
-            "entries": store.put(encode_tree([replace(entry, protection=Protection.NONE) for entry in entries]), private=True),
-            "index": store.put(json.dumps(index, sort_keys=True).encode(), private=True),
-        },
+        blobs={"layer": layer.blob, "index": store.put(json.dumps(index, sort_keys=True).encode())},
         facts={"layer_facts": layer.facts()},
     )
 
 
-def _known(context: Context) -> dict[bytes, Sealed]:
+def _known(context: Context) -> dict[bytes, FileRange]:
     """What the previous layer of this image holds under the same key; empty where anything of it is gone."""
     previous, store = context.previous, context.world.store
     if previous is None or not {"layer", "index"} <= previous.blobs.keys():
@@ -104,10 +97,8 @@ def _known(context: Context) -> dict[bytes, Sealed]:
     if index["key_id"] != context.text("key_id"):
         return {}
     return {
-        bytes.fromhex(content_id): Sealed(
-            salt=bytes.fromhex(salt), content=FileRange(path=path, offset=offset, length=sealed_size(size))
-        )
-        for content_id, (salt, offset, size) in index["files"].items()
+        bytes.fromhex(content_id): FileRange(path=path, offset=offset, length=sealed_size(size))
+        for content_id, (offset, size) in index["files"].items()
     }
 
 
@@ -159,17 +150,6 @@ class _seekable:  # noqa: N801 - a context manager that reads as a function
         self._stack.close()
 
 
-def _manifest_entry(entry: ManifestEntry, sealer: Sealer, *, main: str) -> ManifestEntry:
-    """The entry with its salt in the place of the content id."""
-    if entry.meta.kind is not Kind.FILE:
-        return replace(entry, protection=Protection.ENCRYPTED)
-    flags = entry.flags | (Flag.STORED_X if entry.meta.mode & _EXECUTE else Flag(0))
-    if entry.path == main.encode():
-        flags |= Flag.MAIN | Flag.STORED_X
-    salt = sealer.known[entry.content].salt
-    return replace(entry, protection=Protection.ENCRYPTED, flags=flags, content=salt)
-
-
 def _layer_items(
     stub: Path, entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
 ) -> Iterator[tuple[Entry, Content]]:
@@ -180,7 +160,7 @@ def _layer_items(
         if entry.meta.kind is not Kind.FILE:
             yield replace(entry.meta, hardlink=b""), None
             continue
-        content = sealer.known[original.content].content
+        content = sealer.known[original.content]
         place = stored_path(sealer.key, entry)
         if entry.flags & Flag.STORED_X:
             executables = True
@@ -201,7 +181,7 @@ def _index(
     wanted: Sequence[ManifestEntry], entries: Sequence[ManifestEntry], layer: StoredLayer, key: bytes
 ) -> Mapping[str, Any]:
     files = {
-        original.content.hex(): (entry.content.hex(), layer.offsets[stored_path(key, entry)], entry.meta.size)
+        original.content.hex(): (layer.offsets[stored_path(key, entry)], entry.meta.size)
         for original, entry in zip(wanted, entries, strict=True)
         if entry.meta.kind is Kind.FILE
     }

@@ -1,5 +1,8 @@
 """files: what is selected of the native image, as trees with keyed content ids. Nothing is copied yet.
 
+Of what is to be encrypted, a second tree has the salts (SHA-256) that the manifest will name: it never leaves this machine,
+so that `encrypt` itself has public outputs only.
+
 Selected are the protected directories, the plain paths, and the service's own libraries. Each path's class is that of
 its region; a path outside of every region of ours is not selected, even below a selected directory (`--host-path`).
 """
@@ -13,7 +16,7 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.objects import ObjectFacts, read_hashed
+from sconify_tasks.scan import earlier, scan
 from sconify_tasks.selection import ancestors, select, service_libraries
 from sconify_tasks.services import LOADER_FILES, detect
 from sconify_tasks.step import Context, Outputs
@@ -33,21 +36,29 @@ def run(context: Context) -> Outputs:
     regions = selection.regions(service | pins)
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
-    tree, objects = _scan(context, native, roots, regions, selection.plain)
-    secret = [entry for entry in tree if regions.protection(entry.path) is Protection.ENCRYPTED]
-    public = [entry for entry in tree if regions.protection(entry.path) is not Protection.ENCRYPTED]
     store = context.world.store
+    found = scan(
+        native,
+        roots,
+        key=context.world.keys.content_id_key(),
+        before=earlier(context.previous, store),
+        selected=lambda path: _selected(path, regions, selection.plain),
+        encrypted=lambda path: regions.protection(path) is Protection.ENCRYPTED,
+        progress=context.progress,
+    )
+    context.count("files read", found.read)
     return Outputs(
         blobs={
-            "secret": store.put(encode_tree(secret), private=True),
-            "public": store.put(encode_tree(public), private=True),
+            "secret": store.put(encode_tree(found.secret), private=True),
+            "salts": store.put(encode_tree(found.salts), private=True),
+            "public": store.put(encode_tree(found.public), private=True),
             "parents": store.put(encode_tree(_parents(native, context, roots)), private=True),
         },
         facts={
             "roots": tuple(sorted(path.decode() for path in selection.encrypted)),
             "regions": [[region.path.decode(), int(region.protection)] for region in regions.regions],
             "links": [[path.decode(), target.decode()] for path, target in sorted(links.items())],
-            "objects": [facts.as_json() for facts in objects],
+            "objects": [facts.as_json() for facts in found.objects],
         },
     )
 
@@ -69,26 +80,6 @@ def _parents(native: SourceImage, context: Context, roots: list[bytes]) -> list[
     wanted = {*WANTED, context.load("config")["workdir"].encode(), context.text("binary").encode(), *roots}
     below = (path + b"/." if path in WANTED or _is(native.lstat(path), Kind.DIR) else path for path in wanted)
     return ancestors(native, below)
-
-
-def _scan(
-    context: Context, native: SourceImage, roots: list[bytes], regions: Regions, plain: frozenset[bytes]
-) -> tuple[list[ManifestEntry], list[ObjectFacts]]:
-    """Walk the roots once; hash every selected file, and look into the ELF files among them."""
-    key = context.world.keys.content_id_key()
-    tree: list[ManifestEntry] = []
-    objects: list[ObjectFacts] = []
-    with native.walk(roots) as stream:
-        for entry, content in stream:
-            if not _selected(entry.path, regions, plain):
-                continue
-            digest = b""
-            if content is not None:
-                digest, facts = read_hashed(entry, content, key)
-                objects += [facts] if facts else []
-                context.progress(entry.size)
-            tree.append(ManifestEntry(meta=entry, content=digest))
-    return tree, objects
 
 
 def _selected(path: bytes, regions: Regions, plain: frozenset[bytes]) -> bool:

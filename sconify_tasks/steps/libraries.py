@@ -11,7 +11,7 @@ from typing import Any
 from sconify_cache.keys import content_id_of
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.tree import encode_tree
-from sconify_tasks.image.source import SourceImage
+from sconify_tasks.image.source import ContentIdSource, SourceImage
 from sconify_tasks.libraries import Closure, Dependent, closure
 from sconify_tasks.selection import ancestors
 from sconify_tasks.step import Context, Outputs
@@ -70,10 +70,11 @@ def _explain(context: Context, found: Closure) -> None:
 
 def _tree(context: Context, native: SourceImage, paths: Iterable[bytes]) -> Iterator[ManifestEntry]:
     key = context.world.keys.content_id_key()
+    known = native.content_id if isinstance(native, ContentIdSource) else None
     with native.walk(sorted(paths)) as stream:
         for entry, content in stream:
             if content is not None:
-                digest = bytes.fromhex(content_id_of(key, content))
+                digest = (known(entry.path) if known else None) or bytes.fromhex(content_id_of(key, content))
                 yield ManifestEntry(meta=entry, flags=Flag.CLOSURE, content=digest)
 
 

@@ -17,6 +17,7 @@ from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
+from sconify_tasks.sealed import flagged
 from sconify_tasks.step import Context, Outputs
 
 
@@ -26,7 +27,8 @@ def run(context: Context) -> Outputs:
     regions = regions_from_facts(context.fact("regions"))
     merged = {entry.path: entry for entry in decode_tree(store.get(context.blob("copied")))}
     # A directory that is pinned for what lies below it may itself be protected: its own class goes first.
-    merged |= {entry.path: entry for entry in decode_tree(store.get(context.blob("encrypted")))}
+    main = context.text("binary").encode()
+    merged |= {entry.path: flagged(entry, main=main) for entry in decode_tree(store.get(context.blob("salts")))}
     closure = {entry.path for entry in decode_tree(store.get(context.blob("libraries")))}
     entries = tuple(_classed(merged[path], regions, closure=path in closure) for path in sorted(merged))
     _check_base(context.base(), regions, merged)

@@ -1,0 +1,124 @@
+"""The selected files of the native image, each read at most once: keyed content id, salt, and what an ELF file needs.
+
+A file is not read at all where the source knows its content id and the step's previous run met the same content at the
+same path: then what was found in it then is what would be found now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import BinaryIO
+
+from sconify_cache.store import MissingBlobError, Store
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.fspf.entries import ManifestEntry
+from sconify_tasks.fspf.tree import decode_tree
+from sconify_tasks.image.entry import Entry
+from sconify_tasks.image.paths import shown
+from sconify_tasks.image.source import ContentIdSource, SourceImage
+from sconify_tasks.objects import ObjectFacts, objects_of, read_object
+from sconify_tasks.step import Outputs
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What was found in one file. `salt` is SHA-256 of a file that is to be encrypted, else empty."""
+
+    content_id: bytes
+    salt: bytes
+    facts: ObjectFacts | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What the previous run found, by path."""
+
+    contents: Mapping[bytes, Content] = field(default_factory=dict)
+
+    def find(self, path: bytes, content_id: bytes | None, *, salted: bool) -> Content | None:
+        """What reading the file would find, where that is known."""
+        found = self.contents.get(path) if content_id is not None else None
+        if found is None or found.content_id != content_id or (salted and not found.salt):
+            return None
+        return found if salted else replace(found, salt=b"")
+
+
+@dataclass(slots=True, kw_only=True)
+class Scan:
+    """The trees that were made, and how many files were read for them."""
+
+    secret: list[ManifestEntry] = field(default_factory=list)
+    salts: list[ManifestEntry] = field(default_factory=list)
+    public: list[ManifestEntry] = field(default_factory=list)
+    objects: list[ObjectFacts] = field(default_factory=list)
+    read: int = 0
+
+
+def earlier(previous: Outputs | None, store: Store) -> Earlier:
+    """What a record of this very version of the step tells; nothing where a blob of it is gone."""
+    contents: dict[bytes, Content] = {}
+    if previous is not None:
+        with suppress(MissingBlobError):
+            objects = {facts.path.encode(): facts for facts in objects_of(previous.facts["objects"])}
+            salts = {entry.path: entry.content for entry in decode_tree(store.get(previous.blobs["salts"]))}
+            for name in ("secret", "public"):
+                for entry in decode_tree(store.get(previous.blobs[name])):
+                    path = entry.path
+                    found = Content(content_id=entry.content, salt=salts.get(path, b""), facts=objects.get(path))
+                    contents[path] = found
+    return Earlier(contents=contents)
+
+
+def scan(
+    native: SourceImage,
+    roots: Iterable[bytes],
+    *,
+    key: bytes,
+    before: Earlier,
+    selected: Callable[[bytes], bool],
+    encrypted: Callable[[bytes], bool],
+    progress: Callable[[int], None],
+) -> Scan:
+    """Walk the roots once. SconifyError where a file is no longer what the source said."""
+    made = Scan()
+    known = native.content_id if isinstance(native, ContentIdSource) else None
+    with native.walk(roots) as stream:
+        for entry, content in stream:
+            path = entry.path
+            if not selected(path):
+                continue
+            salted = encrypted(path)
+            found = Content(content_id=b"", salt=b"", facts=None)
+            if content is not None:
+                expected = known(path) if known else None
+                old = before.find(path, expected, salted=salted)
+                made.read += old is None
+                found = old or _read(entry, content, key, salted=salted)
+                progress(entry.size)
+                if expected is not None and found.content_id != expected:
+                    raise SconifyError(f"{shown(path)} changed while it was read", hint="build again when nothing writes to it")
+            made.objects += [found.facts] if found.facts else []
+            (made.secret if salted else made.public).append(ManifestEntry(meta=entry, content=found.content_id))
+            if salted:
+                made.salts.append(ManifestEntry(meta=entry, content=found.salt))
+    return made
+
+
+def _read(entry: Entry, content: BinaryIO, key: bytes, *, salted: bool) -> Content:
+    """All of it in one pass over the content."""
+    from blake3 import blake3
+
+    hasher, digest = blake3(key=key), hashlib.sha256()
+    head = content.read(_BUFFER)
+    facts, rest = read_object(entry, head, content)
+    for block in chain((head,), rest):
+        hasher.update(block)
+        if salted:
+            digest.update(block)
+    return Content(content_id=hasher.digest(), salt=digest.digest() if salted else b"", facts=facts)
