@@ -74,8 +74,8 @@ class Build:
 
     def settle(self, step: Step) -> bool:
         """Take the step's outputs from the action cache; False where it has none that are whole and still hold."""
-        record = self.world.actions.lookup(self.action(step).key)
-        if record is None or not self._there(record.outputs.values()):
+        record = self._recall(step)
+        if record is None:
             return False
         outputs = Outputs(blobs=record.outputs, facts=record.facts)
         if step.effect and not self._holds(step, outputs):
@@ -157,6 +157,14 @@ class Build:
         place = error.filename if isinstance(error.filename, str) else str(self.world.environment.cache)
         return store_error(error, Path(place))
 
+    def _recall(self, step: Step) -> Record | None:
+        """The record of what the step would do, with all of its blobs; of a public step perhaps another machine's."""
+        key = self.action(step).key
+        record = self.world.actions.lookup(key)
+        if record is not None and self._there(record.outputs.values()):
+            return record
+        return None if self.world.shared is None or not step.public else self.world.shared.recall(key)
+
     def _there(self, digests: Iterable[Digest]) -> bool:
         return all(self.world.store.has(digest) for digest in digests)
 
@@ -207,10 +215,12 @@ class Build:
             outputs=outputs.blobs,
             facts=outputs.facts,
             components=action.components,
-            secret=step.secret,
+            secret=not step.public,
         )
         self.world.actions.record(record)
         self.world.actions.remember(self.scope, record)
+        if self.world.shared is not None and step.public:
+            self.world.shared.publish(record)
         self.settled[step.name] = outputs
 
     def _input(self, source: str) -> Value:

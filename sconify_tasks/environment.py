@@ -22,6 +22,7 @@ class Environment:
     home: Path
     state: Path
     cache: Path
+    shared_cache: Path | None = None
     root_key: str | None = field(default=None, repr=False)
     epoch: int = DEFAULT_EPOCH
     signer: str = ""
@@ -33,10 +34,11 @@ class Environment:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def with_options(self, options: Mapping[str, Any]) -> Environment:
-        """Let `--state` and `--cache` go before the environment's places."""
+        """Let `--state`, `--cache` and `--shared-cache` go before the environment's places."""
         state = Path(options["state"]) if options["state"] else self.state
         cache = Path(options["cache"]) if options["cache"] else self.cache
-        return replace(self, state=state.absolute(), cache=cache.absolute())
+        shared = Path(options["shared-cache"]).absolute() if options["shared-cache"] else self.shared_cache
+        return replace(self, state=state.absolute(), cache=cache.absolute(), shared_cache=shared)
 
 
 def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) -> Environment:
@@ -51,6 +53,7 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
         home=home,
         state=Path(state),
         cache=Path(cache),
+        shared_cache=Path(variables["SCONIFY_SHARED_CACHE"]) if variables.get("SCONIFY_SHARED_CACHE") else None,
         root_key=variables.get("SCONIFY_ROOT_KEY") or None,
         epoch=int(epoch) if epoch else DEFAULT_EPOCH,
         signer=variables.get("SCONIFY_SIGNER", ""),

@@ -562,6 +562,15 @@ OPTIONS: tuple[Option, ...] = (
         help="folder for the cache",
         default_text="$SCONIFY_CACHE, else sconify under the user's cache folder",
     ),
+    Option(
+        name="shared-cache",
+        kind=kinds.FOLDER,
+        group=BUILD,
+        metavar="FOLDER",
+        yaml=False,
+        help="folder of a cache that several users or machines with one root key share; nothing secret goes there",
+        default_text="$SCONIFY_SHARED_CACHE, else none",
+    ),
     # --- what is shown
     _flag("debug", DEBUG, "print every command that is run", short="x", yaml=False),
     _flag("verbose", DEBUG, "print what was made; keys, environment and secrets are masked", short="v", yaml=False),

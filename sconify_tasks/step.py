@@ -136,6 +136,11 @@ class Step:
     effect: bool = False
 
     @property
+    def public(self) -> bool:
+        """Whether what it yields may go to a shared cache: nothing secret, and nothing that is so on this machine only."""
+        return not (self.secret or self.effect)
+
+    @property
     def run(self) -> Callable[[Context], Outputs]:
         """What the step does: `run` of its module."""
         return import_module(f"sconify_tasks.steps.{self.name}").run  # type: ignore[no-any-return]

@@ -18,10 +18,11 @@ from sconify_cache.gc import building
 from sconify_cache.keys import Action
 from sconify_cache.local import LocalStore, hash_stream
 from sconify_cache.record import Record
+from sconify_cache.shared import SharedCache
 from sconify_cache.stat import StatCache
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
-from sconify_tasks.events import Stream
+from sconify_tasks.events import Stream, Warned
 from sconify_tasks.image.listing import list_images
 from sconify_tasks.image.opened import OpenedSource, OpenedSources
 from sconify_tasks.image.references import parse_reference, split_transport
@@ -44,6 +45,7 @@ class World:
     keys: Keys
     store: LocalStore
     actions: ActionCache
+    shared: SharedCache | None = None
     events: Stream = field(default_factory=Stream)
     explain: bool = False
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
@@ -173,13 +175,16 @@ def open_world(
     keys = Keys(root=root, project=project)
     store = LocalStore(environment.cache / "store")
     store.sweep()
+    actions = ActionCache(environment.cache / "actions", mac_key=keys.record_key())
+    shared = None
+    if environment.shared_cache is not None:
+
+        def trouble(error: StoreError) -> None:
+            events.emit(Warned(message=str(error)))
+
+        shared = SharedCache(environment.shared_cache, mac_key=keys.record_key(), store=store, actions=actions, trouble=trouble)
     return World(
-        environment=environment,
-        keys=keys,
-        store=store,
-        actions=ActionCache(environment.cache / "actions", mac_key=keys.record_key()),
-        events=events,
-        explain=explain,
+        environment=environment, keys=keys, store=store, actions=actions, shared=shared, events=events, explain=explain
     )
 
 

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from sconify_cache.errors import StoreError
 
 _HINTS = {
-    errno.ENOSPC: "free some space there (`doit cache prune`), or put the cache on a larger disk",
-    errno.EDQUOT: "the quota is used up: free some space there (`doit cache prune`), or put the cache elsewhere",
+    errno.ENOSPC: "free some space there (`doit cache gc`), or put the cache on a larger disk",
+    errno.EDQUOT: "the quota is used up: free some space there (`doit cache gc`), or put the cache elsewhere",
     errno.EROFS: "the file system is read-only: name a cache folder that can be written",
     errno.EACCES: "check who owns it: it must belong to the user who builds",
     errno.EPERM: "check who owns it: it must belong to the user who builds",

@@ -1,12 +1,15 @@
-"""Keeping the store small and sound: prune by age and size, verify, count.
+"""Keeping the cache small and sound: collect by age and size, verify, count.
 
-A running build holds a lease (`building`). Prune spares what any build that still runs may rely on: everything used
+Needs no key: what is decided here is only what may go, and what goes can be made again. So records of every project in the
+cache are read, without their MAC.
+
+A running build holds a lease (`building`). Collecting spares what any build that still runs may rely on: everything used
 since the oldest of them began, with the day that "last use" is exact to. A build that was killed holds no lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,42 +17,54 @@ from pathlib import Path
 from typing import Final
 
 from sconify_cache import lease
-from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.folder import make_private
+from sconify_cache.index import Index
 from sconify_cache.local import USE_GRANULARITY_NS
+from sconify_cache.named import Named, read_names
 from sconify_cache.store import BlobInfo, MissingBlobError, PrunableStore
 
 _LEASES: Final = "leases"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
-    """What a prune did. `spared` blobs were to go, but a running build may need them."""
+class Collected:
+    """What a collection did, or would do. `spared` blobs were to go, but a running build may need them."""
 
     blobs: int
     bytes: int
-    spared: int
-    records: int
+    spared: int = 0
+    records: int = 0
+    pointers: int = 0
+    kept_blobs: int = 0
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a verification read, and which blobs were damaged (they are set aside: absent from now on)."""
+    """What a verification read.
+
+    `damaged` blobs are absent from now on if it repaired. `incomplete` records name a blob that is not there, so their
+    steps will run again.
+    """
 
     blobs: int
     bytes: int
-    damaged: tuple[Digest, ...]
+    damaged: tuple[Digest, ...] = ()
+    incomplete: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What a store holds."""
+    """What a cache holds."""
 
     blobs: int
     bytes: int
     private: int
     oldest_use_ns: int | None
+    records: int = 0
+    unnamed: int = 0
+    unnamed_bytes: int = 0
 
 
 @contextmanager
@@ -71,51 +86,100 @@ def running(folder: Path) -> tuple[lease.Lease, ...]:
     return lease.survey(folder / _LEASES, lambda _name: None)
 
 
-def prune(
+def collect(
     store: PrunableStore,
     *,
     folder: Path,
     now_ns: int,
+    index: Index | None = None,
     max_bytes: int | None = None,
     max_age_ns: int | None = None,
-    actions: ActionCache | None = None,
-) -> Pruned:
-    """Delete blobs unused for `max_age_ns`, then the least recently used until `max_bytes` are left.
+    dry_run: bool = False,
+) -> Collected:
+    """Delete what no record names, what was unused for `max_age_ns`, then the least recently used beyond `max_bytes`.
 
-    Records in `actions` that name a blob which is gone go too. Blobs set aside as damaged are deleted for good.
+    A blob without a record gets a day's grace: a build that runs has not recorded it yet, and one that was killed may be
+    run again. Then go the records that name a blob which is gone, and what `latest` points at nothing.
     """
+    # Blobs before records: a build that ends meanwhile has then recorded whatever of it was listed.
     blobs = sorted(store.iterate(), key=lambda blob: (blob.used_ns, blob.digest))
-    doomed = _doomed(blobs, oldest=None if max_age_ns is None else now_ns - max_age_ns, max_bytes=max_bytes)
-    gone = [blob for blob in doomed if store.delete(blob.digest, spare=partial(_needed, folder, blob.used_ns))]
-    store.discard_damaged()
-    records = 0 if actions is None else _prune_records(actions, {blob.digest for blob in store.iterate()})
-    return Pruned(blobs=len(gone), bytes=sum(blob.size for blob in gone), spared=len(doomed) - len(gone), records=records)
+    named = None if index is None else read_names(index)
+    oldest = None if max_age_ns is None else now_ns - max_age_ns
+    unnamed_oldest = max(now_ns - USE_GRANULARITY_NS, oldest or 0)
+    unnamed = {
+        blob.digest for blob in blobs if named is not None and blob.used_ns < unnamed_oldest and blob.digest not in named.blobs
+    }
+    doomed = _doomed(blobs, unnamed, oldest=oldest, max_bytes=max_bytes)
+    if dry_run:
+        gone = [blob for blob in doomed if not _needed(folder, blob.used_ns, blob.used_ns)]
+    else:
+        gone = [blob for blob in doomed if store.delete(blob.digest, spare=partial(_needed, folder, blob.used_ns))]
+        store.discard_damaged()
+    left = _Left(store=store, gone=frozenset(blob.digest for blob in gone), listed=frozenset(blob.digest for blob in blobs))
+    records, pointers = _collect_records(index, named, left, oldest=oldest, dry_run=dry_run)
+    went = sum(blob.size for blob in gone)
+    return Collected(
+        blobs=len(gone),
+        bytes=went,
+        spared=len(doomed) - len(gone),
+        records=records,
+        pointers=pointers,
+        kept_blobs=len(blobs) - len(gone),
+        kept_bytes=sum(blob.size for blob in blobs) - went,
+    )
 
 
-def verify(store: PrunableStore) -> Verified:
-    """Hash every blob again. Damaged ones are set aside, so that the next build makes them anew: that is the repair."""
+def verify(store: PrunableStore, *, index: Index | None = None, repair: bool = True) -> Verified:
+    """Hash every blob again. To repair is to set damaged ones aside, so that the next build makes them anew."""
+    named = None if index is None else read_names(index)  # before the blobs: what a record names now is there by then
     count = size = 0
+    whole: set[Digest] = set()
     damaged: list[Digest] = []
     for blob in store.iterate():
         try:
-            size += store.check(blob.digest)
+            size += store.check(blob.digest, repair=repair)
         except MissingBlobError as error:
             if error.damaged:
                 damaged.append(blob.digest)
             continue
         count += 1
-    return Verified(blobs=count, bytes=size, damaged=tuple(damaged))
+        whole.add(blob.digest)
+    dead: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()) if named is None else named.dead(whole, oldest_ns=None)
+    if index is not None and repair:
+        store.discard_damaged()
+        if dead[0] or dead[1]:
+            index.delete((*dead[0], *dead[1]))
+    return Verified(blobs=count, bytes=size, damaged=tuple(damaged), incomplete=len(dead[0]))
 
 
-def stats(store: PrunableStore) -> Stats:
+def stats(store: PrunableStore, *, index: Index | None = None) -> Stats:
     """Count, without reading a blob."""
     blobs = list(store.iterate())
+    named = None if index is None else read_names(index)
+    unnamed = [blob for blob in blobs if named is not None and blob.digest not in named.blobs]
     return Stats(
         blobs=len(blobs),
         bytes=sum(blob.size for blob in blobs),
         private=sum(blob.private for blob in blobs),
         oldest_use_ns=min((blob.used_ns for blob in blobs), default=None),
+        records=0 if named is None else len(named.records),
+        unnamed=len(unnamed),
+        unnamed_bytes=sum(blob.size for blob in unnamed),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left(Container[Digest]):
+    """The blobs that a collection leaves: those it listed, and those that came meanwhile."""
+
+    store: PrunableStore
+    listed: frozenset[Digest]
+    gone: frozenset[Digest]
+
+    def __contains__(self, digest: object) -> bool:
+        if digest in self.gone or not isinstance(digest, Digest):
+            return False
+        return digest in self.listed or self.store.has(digest)
 
 
 def _needed(folder: Path, listed_ns: int, used_ns: int) -> bool:
@@ -128,18 +192,29 @@ def _needed(folder: Path, listed_ns: int, used_ns: int) -> bool:
     return used_ns > listed_ns or (oldest is not None and used_ns >= oldest - USE_GRANULARITY_NS)
 
 
-def _doomed(blobs: list[BlobInfo], *, oldest: int | None, max_bytes: int | None) -> list[BlobInfo]:
-    """Of blobs in the order of their last use: those that are too old, and then as many as are too much."""
-    excess = 0 if max_bytes is None else sum(blob.size for blob in blobs) - max_bytes
-    doomed = []
+def _doomed(blobs: list[BlobInfo], unnamed: set[Digest], *, oldest: int | None, max_bytes: int | None) -> list[BlobInfo]:
+    """Of blobs in the order of their last use: those without a name or too old, and then as many as are too much."""
+    doomed = [blob for blob in blobs if blob.digest in unnamed or (oldest is not None and blob.used_ns < oldest)]
+    if max_bytes is None:
+        return doomed
+    going = {blob.digest for blob in doomed}
+    excess = sum(blob.size for blob in blobs) - max_bytes - sum(blob.size for blob in doomed)
     for blob in blobs:
-        too_old = oldest is not None and blob.used_ns < oldest
-        if not too_old and excess <= 0:
+        if excess <= 0:
             break
-        doomed.append(blob)
-        excess -= blob.size
+        if blob.digest not in going:
+            doomed.append(blob)
+            excess -= blob.size
     return doomed
 
 
-def _prune_records(actions: ActionCache, there: set[Digest]) -> int:
-    return actions.prune(lambda record: all(digest in there for digest in record.outputs.values()))
+def _collect_records(
+    index: Index | None, named: Named | None, left: Container[Digest], *, oldest: int | None, dry_run: bool
+) -> tuple[int, int]:
+    if index is None or named is None:
+        return 0, 0
+    records, pointers = named.dead(left, oldest_ns=oldest)
+    if not dry_run and (records or pointers):
+        index.delete((*records, *pointers))
+        index.compact()
+    return len(records), len(pointers)

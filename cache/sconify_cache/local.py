@@ -72,6 +72,10 @@ class _Writer:
         self.size += len(data)
         return len(data)
 
+    def so_far(self) -> Digest:
+        """Hash of what was written until now."""
+        return Digest(self._hasher.hexdigest())
+
     def finish(self) -> Digest:
         """Close the file and tell its digest."""
         with disk_errors(self._path):
@@ -91,19 +95,14 @@ class _Writer:
 
 
 class LocalStore(PrunableStore):
-    """A PrunableStore in `folder`, which is made when first written to. Safe for threads and for processes.
+    """A PrunableStore in `folder`, which is made when first written to. Safe for threads and for processes."""
 
-    `shared` makes it a folder that several users write: no mode 0700, and private blobs are refused. Whoever can write
-    there can change a blob after it was verified, so use it only as the far side of a LayeredStore, which copies first.
-    """
-
-    def __init__(self, folder: Path, *, shared: bool = False, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, folder: Path, *, now: Callable[[], int] = time.time_ns) -> None:
         self._folder = folder
         self._blobs = folder / "blobs"
         self._damaged = folder / "damaged"
-        self._shared = shared
         self._now = now
-        self._scratch = Scratch(folder / "tmp", mode=0o777 if shared else 0o700)
+        self._scratch = Scratch(folder / "tmp")
         self._made = False
         self._making = threading.Lock()
         # Which file of a digest this process has verified. One assignment per entry: safe without a lock.
@@ -144,6 +143,10 @@ class LocalStore(PrunableStore):
             raise
         return stream
 
+    def is_private(self, digest: Digest) -> bool:
+        """Whether only its owner may read it."""
+        return not self._stat(digest).st_mode & 0o004
+
     def path(self, digest: Digest) -> Path:
         """Path of the verified file."""
         self.open(digest).close()
@@ -162,7 +165,7 @@ class LocalStore(PrunableStore):
     @contextmanager
     def writer(self, *, private: bool = False) -> Iterator[_Writer]:
         """Write to scratch, rename when the block ends well."""
-        self._prepare(private=private)
+        self._prepare()
         temporary = self._scratch.new()
         blob = _Writer(temporary)
         try:
@@ -176,7 +179,7 @@ class LocalStore(PrunableStore):
 
     def adopt(self, path: Path, *, private: bool = False) -> Digest:
         """Hash a file of ours where it lies, rename it."""
-        self._prepare(private=private)
+        self._prepare()
         with disk_errors(path):
             stream = open_regular(path)
             if stream is None:
@@ -230,12 +233,14 @@ class LocalStore(PrunableStore):
             self._verified.pop(digest, None)
             return True
 
-    def check(self, digest: Digest) -> int:
+    def check(self, digest: Digest, *, repair: bool = True) -> int:
         """Hash it again."""
         self._verified.pop(digest, None)
-        with self._open_file(digest) as stream:
-            self._verify(digest, stream)
-            return os.fstat(stream.fileno()).st_size
+        with self._open_file(digest, repair=repair) as stream, disk_errors(self._locate(digest)):
+            found = os.fstat(stream.fileno())
+            if hash_stream(stream) != digest:
+                raise self._damage(digest, found, repair=repair)
+            return found.st_size
 
     def sweep(self) -> None:
         """Remove what killed processes left in `tmp/`. Call it once at the start of a run: it costs one listing."""
@@ -272,20 +277,23 @@ class LocalStore(PrunableStore):
             raise MissingBlobError(digest, damaged=True)
         return found
 
-    def _open_file(self, digest: Digest) -> BinaryIO:
+    def _open_file(self, digest: Digest, *, repair: bool = True) -> BinaryIO:
         path = self._locate(digest)
         try:
             found = self._stat(digest)
             stream = open_regular(path)
         except MissingBlobError as error:
-            raise (self._set_aside(digest) if error.damaged else error) from None
+            raise (self._damage(digest, None, repair=repair) if error.damaged else error) from None
         except FileNotFoundError:
             raise MissingBlobError(digest) from None
         except OSError as error:
             raise store_error(error, path) from error
         if stream is None:
-            raise self._set_aside(digest, found)
+            raise self._damage(digest, found, repair=repair)
         return stream
+
+    def _damage(self, digest: Digest, found: os.stat_result | None, *, repair: bool) -> MissingBlobError:
+        return self._set_aside(digest, found) if repair else MissingBlobError(digest, damaged=True)
 
     def _verify(self, digest: Digest, stream: BinaryIO) -> None:
         found = os.fstat(stream.fileno())
@@ -322,13 +330,7 @@ class LocalStore(PrunableStore):
             with suppress(OSError):  # read-only or somebody else's: then its age is not ours to tell
                 os.utime(self._locate(digest), ns=(now, found.st_mtime_ns), follow_symlinks=False)
 
-    def _prepare(self, *, private: bool = False) -> None:
-        if self._shared:
-            if private:
-                raise StoreError(
-                    f"cache: a private blob was sent to the shared store {self._folder}", hint="this is a bug: report it"
-                )
-            return
+    def _prepare(self) -> None:
         with self._making:
             if not self._made:
                 make_private(self._folder)

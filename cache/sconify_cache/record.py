@@ -43,6 +43,17 @@ class Record:
         components = action.components
         return cls(key=action.key, step=action.step, outputs=outputs, facts=facts or {}, components=components, secret=secret)
 
+    def as_json(self) -> dict[str, JSON]:
+        """Its fields, to be sealed."""
+        return {
+            "key": self.key,
+            "step": self.step,
+            "outputs": dict(self.outputs),
+            "facts": self.facts,
+            "components": self.components,
+            "secret": self.secret,
+        }
+
 
 class Records(Protocol):
     """Where records are kept. Anything wrong with a record makes it a miss; a failing disk is a StoreError."""
@@ -76,19 +87,20 @@ def unseal(text: object, mac_key: bytes) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
+def peek(text: object) -> dict[str, Any] | None:
+    """Return the body of a sealed text of whatever key, unauthenticated: to decide what may be cleaned away, nothing else."""
+    if not isinstance(text, str) or not (text.startswith(_HEAD) and text[_BODY - len(_MIDDLE) : _BODY] == _MIDDLE):
+        return None
+    try:
+        parsed = json.loads(text[_BODY : -len(_TAIL)])
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
 def seal_record(record: Record, mac_key: bytes) -> str:
     """Text to be stored under `record.key`."""
-    body: dict[str, JSON] = {
-        "v": VERSION,
-        "kind": "action",
-        "key": record.key,
-        "step": record.step,
-        "outputs": dict(record.outputs),
-        "facts": record.facts,
-        "components": record.components,
-        "secret": record.secret,
-    }
-    return seal(body, mac_key)
+    return seal({"v": VERSION, "kind": "action", **record.as_json()}, mac_key)
 
 
 def unseal_record(text: object, mac_key: bytes, key: Digest) -> Record | None:
@@ -96,8 +108,13 @@ def unseal_record(text: object, mac_key: bytes, key: Digest) -> Record | None:
     body = unseal(text, mac_key)
     if body is None or (body.get("v"), body.get("kind"), body.get("key")) != (VERSION, "action", key):
         return None
+    return parse_record(body)
+
+
+def parse_record(body: Mapping[str, Any]) -> Record:
+    """Return the record in an authentic body."""
     return Record(
-        key=key,
+        key=Digest(body["key"]),
         step=body["step"],
         outputs={name: Digest(digest) for name, digest in body["outputs"].items()},
         facts=body["facts"],

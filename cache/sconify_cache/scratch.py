@@ -20,9 +20,8 @@ from sconify_cache.folder import disk_errors
 class Scratch:
     """The working folder of this process below `root`; made when first needed, removed at exit. Thread-safe."""
 
-    def __init__(self, root: Path, *, mode: int = 0o700) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._mode = mode
         self._lock = threading.Lock()
         self._folder: Path | None = None
 
@@ -43,7 +42,7 @@ class Scratch:
         with self._lock:
             if self._folder is None:
                 with disk_errors(self._root):
-                    self._root.mkdir(mode=self._mode, parents=True, exist_ok=True)
+                    self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
                     self.sweep()
                     own, descriptor = lease.take(self._root)
                     self._folder = self._root / own.name

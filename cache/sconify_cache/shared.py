@@ -1,115 +1,210 @@
-"""Records in a folder that machines share, one file each: `actions/ab/cdef….json`. Public steps only.
+"""A cache that machines share, in a folder (`shared_folder.py`), layered under the local one. Public actions only.
 
-The folder is nobody's in particular, so nothing in it is believed: a record counts only with this project's MAC for
-the very action asked for. Sizes are bounded; links, fifos and devices are not opened.
+A file of the folder is asked for only by its action: a record counts if it has this project's MAC for the very action
+asked for, and it says how many bytes each blob has. Such a blob is copied into the local store while it is hashed, and
+committed only under the digest that the record names. So whoever writes to the folder can make us miss, and nothing else:
+not believe, not fill the disk, not wait. A blob is read once. Digests of what is private are never asked for there.
+
+Failures never stop a build: they are told once, and the folder is left alone for the rest of the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+from blake3 import blake3
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
-from sconify_cache.folder import disk_errors, open_regular, store_error
-from sconify_cache.record import Record, Records, seal_record, unseal_record
-from sconify_cache.scratch import Scratch
+from sconify_cache.keys import JSON
+from sconify_cache.record import VERSION, Record, Records, parse_record, seal, unseal
+from sconify_cache.shared_folder import SharedFolder
+from sconify_cache.store import MissingBlobError, WritableStore
 
-_LARGEST: Final = 4 << 20
+_LARGEST_RECORD: Final = 4 << 20
+_COPY: Final = 1 << 20
+_KIND: Final = "shared action"
+_ACTIONS, _BLOBS = "actions", "blobs"
 
 
-class SharedRecords(Records):
-    """A Records in a shared folder."""
+class _OtherBytesError(Exception):
+    """The folder gave other bytes than it was asked for."""
 
-    def __init__(self, folder: Path, *, mac_key: bytes) -> None:
-        self._folder = folder / "actions"
+
+@dataclass(slots=True, kw_only=True)
+class Traffic:
+    """What went to and fro: for reports, and for tests that count."""
+
+    taken: int = 0
+    published: int = 0
+    refused: int = 0
+
+
+class SharedCache:
+    """Records and blobs of public actions below `folder`, between a local store and other machines. Safe for threads."""
+
+    def __init__(
+        self, folder: Path, *, mac_key: bytes, store: WritableStore, actions: Records, trouble: Callable[[StoreError], None]
+    ) -> None:
+        self._folder = folder
+        self._files = SharedFolder(folder)
         self._mac_key = mac_key
-        self._scratch = Scratch(folder / "tmp", mode=0o777)
+        self._store = store
+        self._actions = actions
+        self._trouble = trouble
+        self._reads = self._writes = True
+        self._lock = threading.Lock()
+        self.traffic = Traffic()
 
-    def lookup(self, key: Digest) -> Record | None:
-        """Return the record of an action; None for anything but ours."""
-        path = self._locate(key)
+    def recall(self, key: Digest) -> Record | None:
+        """Take over the record of an action with all of its blobs; None where anything of it is not to be had."""
+        if not self._reads:
+            return None
         try:
-            stream = open_regular(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            found = self._lookup(key)
         except OSError as error:
-            raise store_error(error, path) from error
-        if stream is None:
+            self._give_up(error, reading=True)
             return None
-        with disk_errors(path), stream:
-            data = stream.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
+        if found is None:
             return None
-        return unseal_record(data.decode("utf-8", "surrogateescape"), self._mac_key, key)
+        record, sizes = found
+        if not all(self._store.has(digest) or self._take(digest, sizes.get(digest)) for digest in record.outputs.values()):
+            return None
+        self._actions.record(record)
+        with self._lock:
+            self.traffic.taken += 1
+        return record
 
-    def record(self, record: Record) -> None:
-        """Publish a record. Raises StoreError for a secret one."""
+    def publish(self, record: Record) -> None:
+        """Give the record of a public action, and before it its blobs, to the other machines."""
         if record.secret:
             raise StoreError(
                 f"cache: the secret record of step {record.step} was to be shared", hint="this is a bug: report it"
             )
-        path = self._locate(record.key)
-        data = seal_record(record, self._mac_key).encode()
-        temporary = self._scratch.new()
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(data)
-                temporary.chmod(0o444)
-                temporary.rename(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-
-    def _locate(self, key: Digest) -> Path:
-        name = Digest(key)
-        return self._folder / name[:2] / f"{name[2:]}.json"
-
-
-class LayeredRecords(Records):
-    """A Records over others: near is written and asked first, far ones after it; public records go to `publish`.
-
-    Failures of far ones never stop a build: they are handed to `trouble` and count as a miss.
-    """
-
-    def __init__(
-        self,
-        near: Records,
-        far: Sequence[Records] = (),
-        *,
-        publish: Sequence[Records] = (),
-        trouble: Callable[[StoreError], None] = lambda _error: None,
-    ) -> None:
-        self._near = near
-        self._far = tuple(far)
-        self._publish = tuple(publish)
-        self._trouble = trouble
-
-    def lookup(self, key: Digest) -> Record | None:
-        """Near, else the first far one that has it; what was found far is kept near."""
-        found = self._near.lookup(key)
-        if found is not None:
-            return found
-        for records in self._far:
-            try:
-                found = records.lookup(key)
-            except StoreError as error:
-                self._trouble(error)
-                continue
-            if found is not None:
-                self._near.record(found)
-                return found
-        return None
-
-    def record(self, record: Record) -> None:
-        """Keep near, and publish unless it is secret."""
-        self._near.record(record)
-        if record.secret:
+        if not self._writes:
             return
-        for records in self._publish:
-            try:
-                records.record(record)
-            except StoreError as error:
-                self._trouble(error)
+        try:
+            if any(self._store.is_private(digest) for digest in record.outputs.values()):
+                raise StoreError(
+                    f"cache: a private blob of step {record.step} was to be shared", hint="this is a bug: report it"
+                )
+            sizes = {digest: self._store.size(digest) for digest in record.outputs.values()}
+        except MissingBlobError:
+            return  # pruned already, or damaged: the next build makes it again
+        known: dict[str, JSON] = {str(digest): size for digest, size in sizes.items()}
+        body: dict[str, JSON] = {"v": VERSION, "kind": _KIND, "sizes": known, "record": record.as_json()}
+        try:
+            self._require_folder()
+            for digest, size in sizes.items():
+                if not self._is_there(digest, size):
+                    with self._store.open(digest) as stream:
+                        self._files.write(_BLOBS, digest, _pieces(stream))
+            self._files.write(_ACTIONS, record.key, [seal(body, self._mac_key).encode()])
+        except OSError as error:
+            self._give_up(error, reading=False)
+        except MissingBlobError:
+            return
+        else:
+            with self._lock:
+                self.traffic.published += 1
+
+    def _is_there(self, digest: Digest, size: int) -> bool:
+        """Whether the folder has the very bytes. To read them costs less than to leave a poisoned blob to everybody."""
+        stream = self._files.open(_BLOBS, digest, size=size)
+        if stream is None:
+            return False
+        with stream:
+            hasher = blake3()
+            for piece in _at_most(size, stream):
+                hasher.update(piece)
+        return hasher.hexdigest() == digest
+
+    def _lookup(self, key: Digest) -> tuple[Record, Mapping[Digest, int]] | None:
+        stream = self._files.open(_ACTIONS, key)
+        if stream is None:
+            self._require_folder()
+            return None
+        with stream:
+            data = stream.read(_LARGEST_RECORD + 1)
+        body = None if len(data) > _LARGEST_RECORD else unseal(data.decode("utf-8", "surrogateescape"), self._mac_key)
+        if body is None or (body.get("v"), body.get("kind")) != (VERSION, _KIND):
+            self._refuse()
+            return None
+        record = parse_record(body["record"])
+        # Moved under another action's name, or of a step that somebody once thought public.
+        if record.key != key or record.secret:
+            self._refuse()
+            return None
+        return record, {Digest(digest): int(size) for digest, size in body["sizes"].items()}
+
+    def _require_folder(self) -> None:
+        """Raise OSError where the folder is not there: it is never made, because it may be one that was not mounted."""
+        if not self._folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
+
+    def _refuse(self) -> None:
+        with self._lock:
+            self.traffic.refused += 1
+
+    def _take(self, digest: Digest, size: int | None) -> bool:
+        """Copy a blob near. Whatever the folder does can only miss; the local disk's failures are raised."""
+        if size is None:
+            return False
+        try:
+            stream = self._files.open(_BLOBS, digest, size=size)
+        except OSError as error:
+            self._give_up(error, reading=True)
+            return False
+        if stream is None:
+            return False
+        try:
+            with stream, self._store.writer() as blob:
+                for piece in self._bounded(stream, size):
+                    blob.write(piece)
+                # Before the block ends, so that wrong bytes are dropped and not kept under a name of their own.
+                if blob.so_far() != digest:
+                    raise _OtherBytesError  # noqa: TRY301 - it is what ends the writer's block
+        except _OtherBytesError:
+            self._refuse()
+            return False
+        return True
+
+    def _bounded(self, stream: BinaryIO, size: int) -> Iterator[bytes]:
+        """What a stream of the folder holds, `size` bytes at most; where it fails, what came so far."""
+        try:
+            yield from _at_most(size, stream)
+        except OSError as error:
+            self._give_up(error, reading=True)
+
+    def _give_up(self, error: OSError, *, reading: bool) -> None:
+        """Leave the folder alone from now on, and say why, once a run."""
+        with self._lock:
+            first = self._reads and self._writes
+            self._writes = False
+            if reading:
+                self._reads = False
+        if first:
+            doing = "read" if reading else "written"
+            self._trouble(
+                StoreError(
+                    f"shared cache: {self._folder} can't be {doing}: {error.strerror or error}",
+                    hint="the build goes on without it",
+                )
+            )
+
+
+def _at_most(size: int, stream: BinaryIO) -> Iterator[bytes]:
+    while size > 0 and (piece := stream.read(min(size, _COPY))):
+        size -= len(piece)
+        yield piece
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    while piece := stream.read(_COPY):
+        yield piece

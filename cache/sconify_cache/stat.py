@@ -130,3 +130,19 @@ def _version(database: sqlite3.Connection) -> tuple[int, int]:
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     return application, version
+
+
+def forget_gone(file: Path, *, dry_run: bool = False) -> int:
+    """Forget the entries of files that are gone; returns how many. A cache that is busy or damaged stays as it is."""
+    if not file.exists():
+        return 0
+    with suppress(sqlite3.Error), closing(_connect(file, "mode=ro" if dry_run else "mode=rw")) as database:
+        if _version(database) != (_APPLICATION, _VERSION):
+            return 0
+        gone = [(path,) for (path,) in database.execute("SELECT path FROM entries") if not os.path.lexists(path)]
+        if gone and not dry_run:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("DELETE FROM entries WHERE path = ?", gone)
+            database.execute("COMMIT")
+        return len(gone)
+    return 0

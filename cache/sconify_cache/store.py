@@ -47,6 +47,9 @@ class BlobWriter(Protocol):
     def size(self) -> int:
         """Bytes written so far."""
 
+    def so_far(self) -> Digest:
+        """BLAKE3 of what was written until now: whoever expects other bytes raises, and nothing is kept."""
+
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Append all of `data`; returns its length."""
 
@@ -92,6 +95,9 @@ class WritableStore(Store, Protocol):
     def scratch(self) -> AbstractContextManager[Path]:
         """Make a folder in the store's file system, removed with everything in it when the block ends, or by the next run."""
 
+    def is_private(self, digest: Digest) -> bool:
+        """Whether the blob was only ever added as private; raises MissingBlobError."""
+
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, verified as by `open`; raises MissingBlobError. To be read or linked, never written."""
 
@@ -109,10 +115,10 @@ class PrunableStore(WritableStore, Protocol):
         so that nobody can begin to rely on it between the question and the deletion.
         """
 
-    def check(self, digest: Digest) -> int:
+    def check(self, digest: Digest, *, repair: bool = True) -> int:
         """Hash the blob again, whatever was verified before, without counting as a use. Returns its size.
 
-        Raises MissingBlobError (`damaged` says why); a damaged blob is set aside.
+        Raises MissingBlobError (`damaged` says why); with `repair`, a damaged blob is set aside.
         """
 
     def discard_damaged(self) -> int:

@@ -12,7 +12,7 @@ import time
 import pytest
 from blake3 import blake3
 
-from sconify_cache import actions
+from sconify_cache import index
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
@@ -45,7 +45,6 @@ def planted(tmp_path, statement, *values):
 def test_nothing_is_made_by_asking(cache, tmp_path):
     assert cache.lookup(name(1)) is None
     assert cache.latest("app", "encrypt") is None
-    assert cache.prune(lambda _record: True) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,10 +114,9 @@ def test_a_planted_pickle_is_a_miss_and_does_not_run(cache, tmp_path, mode, wher
     planted(tmp_path, "UPDATE Cache SET mode = ?, filename = ?, value = ? WHERE key = '" + name(1) + "'", *row)
     assert cache.lookup(name(1)) is None
     with pytest.raises(ValueError, match="only text"):
-        cache._opened().get(name(1))
+        cache._index._opened().get(name(1))
     cache.record(record(1))
     assert cache.lookup(name(1)) == record(1)
-    assert cache.prune(lambda _record: True) == 0
     assert not (tmp_path / "pwned").exists()
 
 
@@ -128,7 +126,7 @@ def test_a_planted_pickled_key_is_never_loaded(cache, tmp_path):
     planted(tmp_path, "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 1, 'x')", payload)
     assert [found.key for found in cache.records()] == [name(1)]
     with pytest.raises(ValueError, match="only text"):
-        list(cache._opened().iterkeys())
+        list(cache._index._opened().iterkeys())
     assert not (tmp_path / "pwned").exists()
 
 
@@ -151,7 +149,6 @@ def test_a_malformed_foreign_or_moved_row_is_a_miss(cache, tmp_path, value):
     planted(tmp_path, "UPDATE Cache SET value = ?", value)
     assert cache.lookup(name(1)) is None
     assert list(cache.records()) == []
-    assert cache.prune(lambda _record: True) == 1
 
 
 def test_the_last_record_of_each_scope_and_step_is_remembered(cache):
@@ -173,22 +170,11 @@ def test_a_pointer_that_was_moved_to_another_scope_is_nothing(cache, tmp_path):
     assert cache.latest("other", "encrypt") is None
 
 
-def test_pruning_removes_what_is_refused_and_keeps_the_rest(cache):
-    for number in range(6):
-        cache.record(record(number))
-        cache.remember(f"app{number}", record(number))
-    assert cache.prune(lambda found: found.facts["n"] % 2 == 0) == 3
-    assert {found.facts["n"] for found in cache.records()} == {0, 2, 4}
-    assert cache.latest("app2", "encrypt") == record(2)
-    assert cache.latest("app3", "encrypt") is None
-
-
 def test_many_records_are_listed_in_batches(cache, monkeypatch):
-    monkeypatch.setattr(actions, "_BATCH", 3)
+    monkeypatch.setattr(index, "_BATCH", 3)
     for number in range(10):
         cache.record(record(number))
     assert {found.facts["n"] for found in cache.records()} == set(range(10))
-    assert cache.prune(lambda found: found.facts["n"] > 6) == 7
 
 
 def test_a_file_that_is_no_database_is_an_error_with_a_way_out(tmp_path):
@@ -254,7 +240,7 @@ RECORDER = """
 import sys
 from pathlib import Path
 from blake3 import blake3
-from sconify_cache import actions
+from sconify_cache import index
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.record import Record

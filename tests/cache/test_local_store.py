@@ -68,13 +68,6 @@ def test_a_file_being_written_is_its_owners_alone(store, tmp_path):
         assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
 
 
-def test_a_shared_store_refuses_private_blobs(tmp_path):
-    shared = LocalStore(tmp_path, shared=True)
-    with pytest.raises(StoreError, match="private blob"):
-        shared.put(b"secret", private=True)
-    assert files_below(tmp_path) == []
-
-
 @pytest.mark.parametrize("damage", [b"", b"good bytet", b"good byte", b"good bytes!"], ids=["empty", "flip", "short", "long"])
 def test_damage_that_another_process_finds_is_set_aside(store, tmp_path, damage):
     path = store.path(store.put(b"good bytes"))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
-from sconify_cache.layered import LayeredStore
 from sconify_cache.local import LocalStore
 from sconify_cache.store import MissingBlobError
 
@@ -22,20 +21,7 @@ def make_local(folder):
     return LocalStore(folder / "store")
 
 
-def make_shared(folder):
-    return LocalStore(folder / "shared", shared=True)
-
-
-def make_layered(folder):
-    far = LocalStore(folder / "far", shared=True)
-    return LayeredStore(LocalStore(folder / "near"), [far], publish=[far])
-
-
-def make_nested(folder):
-    return LayeredStore(make_layered(folder / "inner"), [LocalStore(folder / "outer-far", shared=True)])
-
-
-@pytest.fixture(params=[make_local, make_shared, make_layered, make_nested], ids=lambda make: make.__name__[5:])
+@pytest.fixture(params=[make_local], ids=lambda make: make.__name__[5:])
 def store(request, tmp_path):
     return request.param(tmp_path)
 
