@@ -6,7 +6,7 @@ import time
 
 from build.small_image import convert, write
 
-from sconify_cache.gc import prune
+from sconify_cache.gc import collect
 from sconify_cache.local import LocalStore
 from sconify_tasks.events import StepStarted
 
@@ -14,7 +14,7 @@ from sconify_tasks.events import StepStarted
 def everything_goes(place):
     """A prune that wants to delete every blob."""
     store = LocalStore(place.cache / "store")
-    return prune(store, folder=place.cache / "store", now_ns=time.time_ns(), max_bytes=0)
+    return collect(store, folder=place.cache / "store", now_ns=time.time_ns(), max_bytes=0)
 
 
 def test_a_prune_at_every_step_of_a_running_build_takes_nothing_from_it(native, place):
