@@ -72,6 +72,10 @@ class Flights:
 
     def _take(self, key: Digest) -> bool:
         """Whether the byte is ours; False where there are no locks, or patience ran out."""
+        try:
+            self._open()
+        except OSError:
+            return False
         end = time.monotonic() + self._patience
         pause = _FIRST_LOOK
         while True:

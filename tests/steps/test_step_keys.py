@@ -121,7 +121,7 @@ def test_every_option_is_read_refused_or_belongs_to_the_front_door():
     # Part of an external identity, of names and keys, or of where and how the program works and what it shows.
     front = {
         *("from", "name", "key-epoch", "platform", "root-key", "state", "cache", "debug", "verbose", "no-color"),
-        *("explain", "events", "trace"),
+        *("explain", "events", "trace", "shared-cache"),
         *("template", "toolchain", "enable-session-upload"),
         # Which key it is enters keys as MRSIGNER; where it lies, and what opens it, does not matter.
         *("scone-signer", "scone-signer-public-key", "scone-signer-passphrase-file"),
