@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 REGENERATE = "run: python -c 'from pathlib import Path; from sconify_tasks.schema import write; write(Path(\"docs\"))'"
 UNDOCUMENTED = {"mprotect", "disable-pie-check", "enable-session-upload"}
 OURS = {
-    *("cas-key", "platform", "toolchain", "key-epoch", "state", "cache", "threads", "cas-root", "root-key"),
+    *("cas-key", "platform", "toolchain", "key-epoch", "state", "cache", "shared-cache", "threads", "cas-root", "root-key"),
     *("explain", "events", "trace"),
     *("scone-signer-public-key", "scone-signer-passphrase-file", "enclave-mode", "isvprodid", "isvsvn", "signing-date"),
     "attest-signer",
