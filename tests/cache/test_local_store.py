@@ -212,7 +212,7 @@ def test_a_full_disk_is_a_store_error_that_leaves_nothing_behind(small_disk):
     for attempt in (lambda: store.put(os.urandom(2 << 20)), lambda: write_slowly(store)):
         with pytest.raises(StoreError, match=r"No space left on device \(\d+ bytes free\)") as caught:
             attempt()
-        assert "prune" in caught.value.hint
+        assert "gc" in caught.value.hint
     assert [blob.digest for blob in store.iterate()] == [kept]
     assert not [name for name in files_below(small_disk) if "tmp/" in name and not name.endswith(".lease")]
     assert store.get(store.put(b"there is room again" * 100))
