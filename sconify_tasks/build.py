@@ -129,6 +129,14 @@ class Build:
             options={name: self._option_id(name, view[name]) for name in sorted(step.reads)},
         )
 
+    def holds(self, step: Step) -> bool:
+        """Whether what a settled step did outside is still so."""
+        return self._holds(step, self.settled[step.name])
+
+    def external(self, name: str) -> Json:
+        """What the build took from outside under this name."""
+        return self._input(f"external.{name}")
+
     def reasons(self, step: Step) -> tuple[str, ...]:
         """What changed since the step last ran for this image; a first run says so."""
         latest = self.world.actions.latest(self.scope, step.name)

@@ -55,6 +55,13 @@ def load_root_key(state: Path, *, given: str | None = None, file: Path | None = 
     return _parse_root_key(_read_private(path), str(path))
 
 
+def known_root_key(state: Path, *, given: str | None = None) -> bytes | None:
+    """As `load_root_key`, but None where there is none yet: nothing is made."""
+    if given is None and not (state / "root.key").exists():
+        return None
+    return load_root_key(state, given=given)
+
+
 def _read_private(path: Path) -> bytes:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:

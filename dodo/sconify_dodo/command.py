@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
 
 from sconify_dodo.machine_options import MACHINE_OPTIONS
-from sconify_tasks.errors import Interrupted, SconifyError, UsageError
+from sconify_tasks.errors import Interrupted, SconifyError
+
+if TYPE_CHECKING:
+    from sconify_tasks.observers import Screen
 
 _JOBS = {
     "name": "num_process",
@@ -64,65 +64,39 @@ class Sconify(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""
-        from sconify_tasks.observers import observed, screen_for
+        from sconify_dodo.project_build import Request, build_project
 
-        screen = screen_for(sys.stderr, os.environ, no_color=opt_values["no_color"], verbose=opt_values["verbose"])
+        screen = _Screen(no_color=opt_values["no_color"], verbose=opt_values["verbose"])
+        request = Request(
+            patterns=tuple(pos_args),
+            file=opt_values["project_file"],
+            jobs=opt_values["num_process"],
+            keep_going=opt_values["continue"],
+            verbose=opt_values["verbose"],
+            explain=opt_values["explain"],
+            events=opt_values["events"],
+            trace=opt_values["trace"],
+        )
         try:
-            with observed(screen, stdout=sys.stdout, events=opt_values["events"], trace=opt_values["trace"]) as observation:
-                observation.code = _execute(opt_values, pos_args, screen, observation)
+            return build_project(request, screen=screen)
         except SconifyError as error:
-            screen.error(error)
+            screen().error(error)
             return error.exit_code
         except KeyboardInterrupt:
-            screen.error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
+            screen().error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
             return Interrupted.exit_code
-        return observation.code
 
 
-def _execute(options: dict[str, Any], patterns: Sequence[str], screen: Any, observation: Any) -> int:
-    from sconify_dodo.front import Order, default_jobs, full_session_name, resources_folder, run
-    from sconify_tasks.chains import in_order, upstream_images
-    from sconify_tasks.environment import read_environment
-    from sconify_tasks.option_checks import check
-    from sconify_tasks.project import find_project, load_project, project_of
-    from sconify_tasks.world import open_world
+class _Screen:
+    """What is shown on stderr, made when there is something to say."""
 
-    if options["num_process"] < 0:
-        raise UsageError(f"-n {options['num_process']} is no number of steps", hint="0 means one a processor")
-    environment = read_environment(os.environ)
-    place = project_of(Path(options["project_file"])) if options["project_file"] else find_project(Path.cwd())
-    project = load_project(place.root, variables=environment.variables)
-    chosen = _selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
-    folder = resources_folder(environment, project.folder)
-    orders = []
-    upstream = upstream_images(project.images)
-    for name in in_order(chosen, upstream):
-        image = project.images[name]
-        try:
-            warnings = check(image)
-        except SconifyError as error:
-            raise type(error)(f"{project.origins[name][0]}: images.{name}: {error.message}", hint=error.hint) from None
-        for warning in warnings:
-            screen.warn(f"{name}: {warning}")
-        orders.append(Order(name=name, options=image, resources=folder / name, upstream=upstream.get(name, ())))
-    world = open_world(environment, project=project.name, events=observation.stream, explain=options["explain"])
-    try:
-        jobs = options["num_process"] or default_jobs()
-        code = run(world, orders, jobs=jobs, keep_going=options["continue"], debug=False, verbose=options["verbose"])
-        if code == 0:
-            observation.results += [f"{order.name} {full_session_name(world, order.options)}" for order in orders]
-    finally:
-        world.close()
-    return code
+    def __init__(self, *, no_color: bool, verbose: bool) -> None:
+        self._no_color, self._verbose = no_color, verbose
+        self._made: Screen | None = None
 
+    def __call__(self) -> Screen:
+        if self._made is None:
+            from sconify_tasks.observers import screen_for
 
-def _selected(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern fits, in the file's order; UsageError for a pattern that fits none."""
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            from sconify_tasks.yaml_nodes import suggestion
-
-            raise UsageError(
-                f"no image {pattern} in sconify.yaml", hint=suggestion(pattern, names) or f"there are: {', '.join(names)}"
-            )
-    return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+            self._made = screen_for(sys.stderr, os.environ, no_color=self._no_color, verbose=self._verbose)
+        return self._made

@@ -19,6 +19,7 @@ from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.options import Options, session_name
 from sconify_tasks.signing.choose import choose_signer
+from sconify_tasks.simulation import simulation_warning
 from sconify_tasks.world import World
 
 _LARGEST_TEMPLATE = 1 << 20
@@ -95,24 +96,60 @@ def make_build(world: World, order: Order) -> Build:
     )
 
 
-def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool, verbose: bool = False) -> int:
-    """Plan every image, run what is stale, and return the exit code. A run that finds nothing to do imports no doit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended: its exit code, and the images that have nothing left to do."""
 
+    code: int
+    done: frozenset[str]
+
+
+def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool, verbose: bool = False) -> int:
+    """As `build_all`; return the exit code."""
+    return build_all(world, orders, jobs=jobs, keep_going=keep_going, debug=debug, verbose=verbose).code
+
+
+def build_all(
+    world: World,
+    orders: list[Order],
+    *,
+    jobs: int,
+    keep_going: bool,
+    debug: bool,
+    verbose: bool = False,
+    settled: frozenset[str] = frozenset(),
+    keep: Callable[[Mapping[str, Build]], None] = lambda _builds: None,
+) -> Result:
+    """Plan every image, and run what is stale. A run that finds nothing to do imports no doit.
+
+    `settled` images are known to have nothing to do; `keep` is told the builds that are done, before they are closed.
     `verbose` shows what was made: each Dockerfile, and each session with its secrets masked.
     """
-    _check_targets(orders)
-    builds = {order.name: make_build(world, order) for order in orders}
+    check_targets(orders)
+    kept = _kept(orders, settled)
+    builds = {order.name: make_build(world, order) for order in orders if order.name not in kept}
     upstream = {order.name: order.upstream for order in orders if order.upstream}
-    _warn_of_simulation(world, orders)
+    warn_of_simulation(world, orders)
     try:
         code = _run(world, builds, upstream, jobs=jobs, keep_going=keep_going, debug=debug)
+        done = {name: build for name, build in builds.items() if all(step.name in build.settled for step in build.steps)}
         if code == 0 and verbose:
             for order in orders:
                 _show(world, builds[order.name], order)
-        return code
+        keep(done)
+        return Result(code=code, done=kept | done.keys())
     finally:
         for build in builds.values():
             build.close()
+
+
+def _kept(orders: list[Order], settled: frozenset[str]) -> frozenset[str]:
+    """Of the settled images those that are made of settled ones only. An order comes after those that it is made from."""
+    kept: set[str] = set()
+    for order in orders:
+        if order.name in settled and kept.issuperset(order.upstream):
+            kept.add(order.name)
+    return frozenset(kept)
 
 
 def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs: int, keep_going: bool, debug: bool) -> int:
@@ -139,7 +176,7 @@ def _plan_made(name: str, build: Build, misses: tuple[Miss, ...]) -> PlanMade:
     return PlanMade(image=name, steps=len(build.steps), stale=tuple(needs), needs=needs)
 
 
-def _check_targets(orders: list[Order]) -> None:
+def check_targets(orders: list[Order]) -> None:
     """UsageError where two images would be written to one place, each over the other."""
     first: dict[str, str] = {}
     for order in orders:
@@ -149,21 +186,16 @@ def _check_targets(orders: list[Order]) -> None:
         first[to] = order.name
 
 
-def _warn_of_simulation(world: World, orders: list[Order]) -> None:
+def demands_production(options: Options) -> bool:
+    """Whether the session admits production enclaves only."""
+    return not options.flag("allow-debug-mode") and not options.flag("disable-session-security-attestation")
+
+
+def warn_of_simulation(world: World, orders: list[Order]) -> None:
     """Say once that the embedded toolchain makes simulated enclaves, where a session demands production ones."""
-    demanding = [
-        order.name or order.options.text("to")
-        for order in orders
-        if not order.options.flag("allow-debug-mode") and not order.options.flag("disable-session-security-attestation")
-    ]
+    demanding = [order.name or order.options.text("to") for order in orders if demands_production(order.options)]
     if demanding:
-        names = ", ".join(demanding[:3]) + (" …" if len(demanding) > 3 else "")  # noqa: PLR2004 - one line
-        world.events.emit(
-            Warned(
-                message=f"the session of {names} admits production enclaves only, and this toolchain simulates: the image will "
-                "be refused at its start (--allow-debug-mode admits simulation, which protects nothing from the host)"
-            )
-        )
+        world.events.emit(Warned(message=simulation_warning(demanding)))
 
 
 def _show(world: World, build: Build, order: Order) -> None:

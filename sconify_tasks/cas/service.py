@@ -107,7 +107,13 @@ class CasService:
         """Make a namespace for this client's sessions; where it exists and he may create in it, nothing happens."""
         current = self.store.newest(_session_name(name))
         if current is None:
-            return self.create_session(render(namespace(SessionName(name))), client)
+            try:
+                return self.create_session(render(namespace(SessionName(name))), client)
+            except PolicyConflictError:
+                current = self.store.newest(_session_name(name))
+                if current is None:
+                    raise
+                # Somebody was faster: images of one repository share a namespace, and are uploaded at the same time.
         self._check_owner(current, client)
         return current.hash
 

@@ -18,6 +18,7 @@ class OciLayout:
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self.documents: list[str] = ["oci-layout"]  # what was read beside the index: a record of what an answer rests on
         marker = read_small(files, "oci-layout", DOCUMENT)
         version = json_object(marker, what=f"{files.label}: oci-layout").get("imageLayoutVersion")
         if version != "1.0.0":
@@ -45,6 +46,7 @@ class OciLayout:
         if blob.size > DOCUMENT:
             msg = f"blob {blob.digest} is a document of {blob.size} bytes"
             raise UsageError(msg, hint=HINT)
+        self.documents.append(blob_name(blob.digest))
         data = read_small(self.files, blob_name(blob.digest), DOCUMENT)
         if len(data) != blob.size or hashlib.sha256(data).hexdigest() != blob.digest.removeprefix("sha256:"):
             raise not_what_it_says(blob)

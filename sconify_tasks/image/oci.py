@@ -37,6 +37,11 @@ class OciSource(LayeredSource):
         blob = self.layers[number]
         return unpack(self.blob(blob), blob=blob, diff_id=self.diff_ids[number], what=f"layer {blob.digest}")
 
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """Names of the layout's files that identity and config rest on, beside index.json."""
+        return tuple(self._layout.documents)
+
     def blob(self, blob: Blob) -> Extent:
         """Open a blob of this image as it is; whoever copies it verifies it."""
         return self._layout.extent(blob)

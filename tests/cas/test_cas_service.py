@@ -108,6 +108,21 @@ def test_a_namespace_must_exist_and_let_one_in(cas, other):
     cas.create_session(session_text("ns/inner/app"))
 
 
+def test_many_may_ask_for_one_namespace_at_once(service):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    together = Barrier(8)
+
+    def create(number):
+        together.wait()
+        return service.create_namespace(f"shared-{number // 8}", OWNER)
+
+    with ThreadPoolExecutor(8) as threads:
+        hashes = list(threads.map(create, range(64)))
+    assert len(set(hashes)) == 8
+
+
 def test_a_session_with_services_is_no_namespace_and_never_becomes_one(cas):
     digest = cas.create_session(session_text("ns/app"))
     with pytest.raises(PolicyConflictError, match="not a namespace"):

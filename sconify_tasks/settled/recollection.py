@@ -1,0 +1,180 @@
+"""What a door asks before it makes a plan, and what it tells when a run has ended well."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sconify_tasks.environment import Environment
+from sconify_tasks.errors import SconifyError
+from sconify_tasks.settled.memory import Memory, keyed, load_memory, memory_file, save_memory, settled_key
+from sconify_tasks.settled.program import program_signature
+from sconify_tasks.settled.record import Origin, SettledImage
+from sconify_tasks.settled.sight import Sight, settled_before
+from sconify_tasks.settled.signature import FINE_NS, signature
+
+if TYPE_CHECKING:
+    from sconify_tasks.build import Build
+    from sconify_tasks.settled.gather import Note
+
+# The store's "last use" is exact to a day: a plan is made at least once a day, so that a prune knows what is in use.
+_VALID_NS: Final = 24 * 3600 * 10**9
+
+
+@dataclass(slots=True, kw_only=True)
+class Recollection:
+    """One run's view of what is settled in the place that it was started from. `begun` is when the run began, in ns."""
+
+    environment: Environment
+    begun: int
+    file: Path
+    key: bytes = field(repr=False)
+    memory: Memory
+    sight: Sight
+    _holding: dict[str, bool] = field(default_factory=dict)
+
+    def nothing_to_do(self, choose: Callable[[Origin], Sequence[str] | None]) -> list[SettledImage] | None:
+        """The chosen images, if all are settled; None where a plan is to be made. No project file is opened.
+
+        `choose` picks the images; None where it can't.
+        """
+        origin = self.memory.origin
+        if origin is None or not self._same_origin(origin):
+            return None
+        chosen = choose(origin)
+        if chosen is None or not all(self.is_settled(name) for name in chosen):
+            return None
+        found = [self.memory.images[name] for name in chosen]
+        if len({image.to for image in found}) < len(found):
+            return None  # each would be written over the other: the plan says so
+        if self.sight.opened_shared:
+            self._save()
+        return found
+
+    def among(self, options: Mapping[str, str]) -> frozenset[str]:
+        """Which images are settled with these options (keyed digests, `digest`)."""
+        settled = {
+            name
+            for name, digest in options.items()
+            if name in self.memory.images and self.memory.images[name].options == digest and self.is_settled(name)
+        }
+        return frozenset(settled)
+
+    def is_settled(self, name: str) -> bool:
+        """Whether an image has nothing left to do."""
+        if name not in self._holding:
+            image = self.memory.images.get(name)
+            fresh = image is not None and 0 <= self.begun - image.noted < _VALID_NS
+            self._holding[name] = image is not None and fresh and self.sight.holds(image)
+        return self._holding[name]
+
+    def digest(self, value: object) -> str:
+        """A keyed digest of options, or of variables."""
+        return keyed(self.key, value)
+
+    def keep(
+        self, builds: Mapping[str, Build], notes: Mapping[str, Note], *, origin: Origin, options: Mapping[str, str]
+    ) -> None:
+        """Note the builds that are done. What was noted of other images stays, if their options are what they were."""
+        from sconify_tasks.settled.gather import gather
+
+        if builds:
+            time.sleep(FINE_NS / 10**9)  # so that what was written last can be told from what is written next
+        self.sight = _sight(self.environment, {})
+        before = self._noted()
+        same = self.memory.origin is not None and _text(self.memory.origin) == _text(origin)
+        kept = {name: image for name, image in self.memory.images.items() if self._stays(image, same=same, options=options)}
+        for name, build in builds.items():
+            kept.pop(name, None)
+            found = gather(build, notes[name], sight=self.sight, begun=self.begun)
+            if found is not None:
+                kept[name] = found
+        self.memory.origin = origin if settled_before(origin.files, self.begun) else None
+        self.memory.images = kept
+        if self._noted() != before:
+            self._save()
+
+    def _noted(self) -> tuple[str, dict[str, SettledImage]]:
+        return "" if self.memory.origin is None else _text(self.memory.origin), self.memory.images
+
+    def _stays(self, image: SettledImage, *, same: bool, options: Mapping[str, str]) -> bool:
+        known = options.get(image.name)
+        return self._holding.get(image.name, True) and (known == image.options if known is not None else same)
+
+    def _same_origin(self, origin: Origin) -> bool:
+        return (
+            all(self.sight.signature(path) == noted for path, noted in origin.files.items())
+            and all(self.sight.signature(path) is None for path in origin.absent)
+            and all(_fits(folder, pattern) == noted for folder, pattern, noted in origin.globs)
+            and self.variables(origin.variable_names) == origin.variables
+        )
+
+    def variables(self, names: Iterable[str]) -> str:
+        """A keyed digest of environment variables, set or not."""
+        return self.digest({name: self.environment.variables.get(name) for name in sorted(names)})
+
+    def _save(self) -> None:
+        """Write what is known, with the stat of the shared files under which all of it was found right."""
+        at, sight = time.time_ns(), _sight(self.environment, {})
+        stats = sight.shared(self.memory.images.values())
+        self.memory.images = {name: image for name, image in self.memory.images.items() if sight.shared_holds(image)}
+        self.memory.shared = {path: found for path, found in stats.items() if settled_before((path,), at)}
+        save_memory(self.file, self.key, self.memory)
+
+
+def recall(environment: Environment, *, place: Sequence[str], begun: int) -> Recollection | None:
+    """Remember what is settled in a place; None where there is no root key yet, or none that may be used."""
+    from sconify_tasks.keys import known_root_key
+
+    try:
+        root = known_root_key(environment.state, given=environment.root_key)
+    except SconifyError:
+        return None  # said by the run itself
+    if root is None:
+        return None
+    key = settled_key(root)
+    about = {each.name: str(getattr(environment, each.name)) for each in fields(environment) if each.name != "variables"}
+    program = keyed(key, [program_signature(), about])
+    file = memory_file(environment.cache, key, list(place))
+    memory = load_memory(file, key, program) or Memory(program=program)
+    return Recollection(
+        environment=environment, begun=begun, file=file, key=key, memory=memory, sight=_sight(environment, memory.shared)
+    )
+
+
+def file_origin(files: Iterable[Path]) -> dict[str, list[int]]:
+    """The project files by stat."""
+    return {str(path): signature(path.stat()) for path in files}
+
+
+def _text(origin: Origin) -> str:
+    return json.dumps(origin.to_json())
+
+
+def glob_origin(folder: Path, pattern: str, found: Iterable[Path]) -> tuple[str, str, str]:
+    """What an `include` pattern fitted."""
+    names = "\0".join(map(str, found)).encode("utf-8", "surrogateescape")
+    return str(folder), pattern, hashlib.blake2b(names, digest_size=32).hexdigest()
+
+
+def _fits(folder: str, pattern: str) -> str:
+    from sconify_tasks.includes import find
+
+    try:
+        return glob_origin(Path(folder), pattern, find(Path(folder), pattern))[2]
+    except (SconifyError, ValueError):
+        return ""
+
+
+def _sight(environment: Environment, trusted: Mapping[str, Any]) -> Sight:
+    def listing() -> Mapping[str, str] | None:
+        from sconify_tasks.image.listing import list_images
+
+        return list_images(environment.docker_host)
+
+    return Sight(state=environment.state, listing=listing, trusted=trusted)
