@@ -22,7 +22,7 @@ def upstream_images(images: Mapping[str, Options]) -> dict[str, tuple[str, ...]]
     """
     makers: dict[Place, list[str]] = {}
     for name, options in images.items():
-        place = _place(options.text("to"), default_tag="latest")
+        place = delivered_to(options.text("to"))
         if place:
             makers.setdefault(place, []).append(name)
             if place[0] == "oci":
@@ -59,6 +59,11 @@ def in_order(chosen: Iterable[str], upstream: Mapping[str, tuple[str, ...]]) -> 
             elif below not in done:
                 path[below] = iter(upstream.get(below, ()))
     return list(done)
+
+
+def delivered_to(name: str) -> Place | None:
+    """Where an image with this `to` is written, so that equal places compare equal however they are spelled."""
+    return _place(name, default_tag="latest")
 
 
 def _place(name: str, default_tag: str = "") -> Place | None:

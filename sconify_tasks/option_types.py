@@ -51,7 +51,7 @@ class Kind:
 
     def value(self, text: str) -> Value:
         """Read the text; raise ValueError saying what is allowed."""
-        if any(0xD800 <= ord(char) <= 0xDFFF for char in text):  # noqa: PLR2004 - bytes that are not UTF-8
+        if not text.isascii() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):  # noqa: PLR2004 - bytes that are not UTF-8
             raise ValueError("UTF-8 text")
         try:
             return self.read(text)

@@ -36,6 +36,7 @@ from sconify_tasks.yaml_nodes import Node
 MAX_FILES = 10_000
 MAX_TOTAL = 32 << 20
 MAX_IMAGES = 20_000
+MAX_ITEMS = 1_000_000  # of all lists of all images, inherited ones counted for each
 MAX_INCLUDES = 16
 
 
@@ -120,6 +121,7 @@ class _Loader:
         self._real = {os.path.realpath(root): root}
         self._globs: list[Glob] = []
         self._total = 0
+        self._items = 0
 
     def project(self) -> Project:
         root = self._parse(self._root)
@@ -186,6 +188,9 @@ class _Loader:
         values = dict(defaults)
         for layer in resolve(image, templates):
             values = layer.over(values)
+        self._items += sum(len(value) for value in values.values() if isinstance(value, tuple))
+        if self._items > MAX_ITEMS:
+            raise image.node.error(f"more than {MAX_ITEMS} items in the lists of all images")
         self._images[name] = Options.of(values)
         self._nodes[name] = Node(name=image.node.name, line=image.node.line, value="")
         self._origins[name] = origin

@@ -20,6 +20,7 @@ from sconify_tasks.yaml_nodes import Node, load, suggestion
 FILE_NAME = "sconify.yaml"
 MAX_SIZE = 4 << 20
 MAX_TEMPLATES = 1000
+MAX_EXTENDS = 16
 _EXTENDS = "extends"
 _TOP_LEVEL = ("version", "project", "key-epoch", "include", "defaults", "templates", "images")
 _NAME = re.compile(NAME_PATTERN)
@@ -155,6 +156,8 @@ def resolve(extending: Extending, templates: Mapping[str, Extending]) -> tuple[L
         if name not in templates:
             raise extending.node.error(f"there is no template {name[:60]!r}", hint=suggestion(name, templates))
         chain.append(name)
+        if len(chain) > MAX_EXTENDS:
+            raise extending.node.error(f"templates extend each other more than {MAX_EXTENDS} deep")
         extending = templates[name]
         layers.append(extending.layer)
     return tuple(reversed(layers))

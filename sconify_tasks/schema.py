@@ -104,9 +104,9 @@ def _added(option: Option) -> dict[str, Any]:
 
 def _or_variable(value: Mapping[str, Any]) -> dict[str, Any]:
     """Text with a `$` in it is known only when variables were put in."""
-    return (
-        dict(value) if set(value) <= {"type", "minLength"} else {"anyOf": [dict(value), {"type": "string", "pattern": "[$]"}]}
-    )
+    if value.get("type") == "string" and set(value) <= {"type", "minLength"}:
+        return dict(value)
+    return {"anyOf": [dict(value), {"type": "string", "pattern": "[$]"}]}
 
 
 def _property(option: Option) -> dict[str, Any]:

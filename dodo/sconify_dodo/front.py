@@ -12,6 +12,7 @@ from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
 from sconify_dodo.plan_all import Upstream, plan_all, say_left_out, waits_for
 from sconify_tasks.build import Build, Miss
+from sconify_tasks.chains import delivered_to
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.events import Detail, PlanMade, Warned
@@ -178,12 +179,13 @@ def _plan_made(name: str, build: Build, misses: tuple[Miss, ...]) -> PlanMade:
 
 def check_targets(orders: list[Order]) -> None:
     """UsageError where two images would be written to one place, each over the other."""
-    first: dict[str, str] = {}
+    first: dict[object, str] = {}
     for order in orders:
         to = order.options.text("to")
-        if to in first:
-            raise UsageError(f"{first[to]} and {order.name} are both written to {to}", hint="give each image its own `to`")
-        first[to] = order.name
+        place = delivered_to(to) or to
+        if place in first:
+            raise UsageError(f"{first[place]} and {order.name} are both written to {to}", hint="give each image its own `to`")
+        first[place] = order.name
 
 
 def demands_production(options: Options) -> bool:

@@ -1,6 +1,7 @@
 """sconify.yaml: read safely, checked against the option table, errors with file and line; schema and loader agree."""
 
 import contextlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_the_schema_is_one_and_takes_the_documented_example(tmp_path):
     assert schema_takes(example)
     assert load_project(written(tmp_path, example)).images["flask"]["heap"] == 2 << 30
     assert schema_takes(GOOD)
+    inherited = page.split("### What an image is given")[1].split("```yaml\n")[1].split("```")[0]
+    assert schema_takes("version: 1\n" + inherited)
+    assert load_project(written(tmp_path, "version: 1\nproject: p\n" + inherited)).images["api"]["dir"] == ("/app", "/tls")
+
+
+def test_the_documented_example_of_many_files_is_one_project(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "options.md").read_text()
+    block = page.split("### Many files")[1].split("```yaml\n")[1].split("```")[0]
+    columns = [(line[:43].rstrip(), line[43:].rstrip()) for line in block.splitlines()]
+    (tmp_path / "services" / "api").mkdir(parents=True)
+    root, part = ("\n".join(column) + "\n" for column in zip(*columns, strict=True))
+    (tmp_path / "services" / "api" / "sconify.yaml").write_text(part)
+    assert part.startswith("# services/api/sconify.yaml\nversion: 1\n")
+    image = load_project(written(tmp_path, root)).images["api"]
+    assert (image["base"], image["dir"], image["binary"]) == ("debian:12", ("/app",), "/bin/api")
+    assert schema_takes(root)
+    assert schema_takes(part)
 
 
 VALUES = [
@@ -200,14 +218,16 @@ VALUES = [
         "'true'",
     ),
     *("[]", "[/a, /b]", "[1]", "{}", "{a: b}", "A=1", "[A=1, B]", "'=x'", "https://x.y", "http://x", "v:/v", "job", "trace"),
+    *("null", "${UNSET:-1G}", "${UNSET:-true}", "'${UNSET:-/a}'", "['${UNSET:-/a}', /b]", "$$", "$", "${UNSET}"),
     *("linux/amd64", "embedded", "ab" * 32, "1" * 64, "a b", "a/b", "..", "host:80", "host:x", "'a\nb'", '"a\\nb"', '"\\0"'),
 ]
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.yaml], ids=lambda option: option.name)
 def test_what_the_schema_refuses_the_loader_refuses_too(tmp_path, option):
-    for value in VALUES:
-        text = image(f"{option.name}: {value}")
+    keys = [option.name, *([f"{option.name}+"] if option.repeat else [])]
+    for key, value in itertools.product(keys, VALUES):
+        text = image(f"{key}: {value}")
         try:
             load_project(written(tmp_path, text))
         except UsageError:
