@@ -140,7 +140,7 @@ class World:
     def docker(self) -> DockerClient:
         """A client of the engine that DOCKER_HOST names, or the local one; UnavailableError where none answers."""
         if self._docker is None:
-            self._docker = _connect(self.environment)
+            self._docker = connect_engine(self.environment)
         return self._docker
 
     @contextmanager
@@ -197,7 +197,8 @@ def _make(folder: Path) -> None:
         raise StoreError(f"{folder} can't be made: {error.strerror}", hint=hint) from error
 
 
-def _connect(environment: Environment) -> DockerClient:
+def connect_engine(environment: Environment) -> DockerClient:
+    """Return a client of the engine that the environment names; UnavailableError where none answers."""
     import docker
     from docker.errors import DockerException
 

@@ -21,9 +21,13 @@ class SigningKey:
     encrypted: Path
     public: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> SigningKey:
+        return cls(pem=folder / "signer.pem", encrypted=folder / "encrypted.pem", public=folder / "signer.pub")
+
 
 def make_key(openssl: str, folder: Path) -> SigningKey:
-    key = SigningKey(pem=folder / "signer.pem", encrypted=folder / "encrypted.pem", public=folder / "signer.pub")
+    key = SigningKey.of(folder)
     run(openssl, "genrsa", "-3", "-out", key.pem, "3072")
     run(openssl, "pkey", "-in", key.pem, "-aes256", "-passout", f"pass:{PASSPHRASE}", "-out", key.encrypted)
     run(openssl, "pkey", "-in", key.pem, "-pubout", "-out", key.public)

@@ -1,0 +1,71 @@
+"""What differs between two sconified binaries, and which of the differences changed MRENCLAVE: found by measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from sconify_tasks.inspection.report import Report
+from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
+from sconify_tasks.sgx.sgxs import measure
+
+_OF_THE_PLACE = {"v", "source"}
+_FOLLOWS = {"mrenclave", "measured"}
+RUNTIME = "runtime"
+
+
+def compare(one: Report, other: Report) -> dict[str, Any]:
+    """Return `mrenclave` (equal or not), `causes` and `others`: name -> [value of one, value of the other]."""
+    causes = _causes(one, other)
+    first, second = flat(one.document), flat(other.document)
+    names = [name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name)]
+    others = {
+        name: [first.get(name), second.get(name)]
+        for name in names
+        if name not in causes and name.partition(".")[0] not in _OF_THE_PLACE | _FOLLOWS and name != RUNTIME
+    }
+    return {
+        "mrenclave": [one.measured, other.measured],
+        "same_mrenclave": one.measured == other.measured,
+        "causes": causes,
+        "others": others,
+    }
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names; lists of mappings by their number."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            found |= flat({str(number): item for number, item in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _causes(one: Report, other: Report) -> dict[str, list[Any]]:
+    """Every measured value that differs and gives `one` another MRENCLAVE when it is put into it alone."""
+    mine, theirs = one.found.config, other.found.config
+    first, second = flat({"config": asdict(mine)}), flat({"config": asdict(theirs)})
+    differ = [name for name in first if first[name] != second[name]]
+    causes = {
+        name: [first[name], second[name]]
+        for name in differ
+        if measure(one.subject.file, _with(mine, theirs, name.removeprefix("config."))) != one.measured
+    }
+    if measure(other.subject.file, mine) != one.measured:
+        causes[RUNTIME] = [one.document["runtime"], other.document["runtime"]]
+    return causes
+
+
+def _with(config: MeasuredConfig, other: MeasuredConfig, name: str) -> MeasuredConfig:
+    """`config` with one value of `other`."""
+    outer, _, inner = name.partition(".")
+    value = getattr(other, outer)
+    if inner:
+        binary: MeasuredBinary = config.binary
+        value = replace(binary, **{inner: getattr(other.binary, inner)})
+    return replace(config, **{outer: value})
