@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from build.conftest import program
+from build.conftest import native, place, program
 from build.small_image import Place, convert, make_native
 from signing.conftest import key, other_key
 
-__all__ = ["key", "other_key", "program"]
+__all__ = ["key", "native", "other_key", "place", "program"]
 
 
 @pytest.fixture(scope="session")
