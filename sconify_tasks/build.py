@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sconify_cache.digest import Digest
 from sconify_cache.explain import diff
@@ -19,13 +21,16 @@ from sconify_cache.keys import Action, facts_digest, secret_id
 from sconify_cache.record import Record
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
-from sconify_tasks.events import StepFailed, StepFinished, StepStarted
+from sconify_tasks.events import StepExplained, StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.meter import Meter
 from sconify_tasks.options import Options, is_secret
 from sconify_tasks.sgx.signer import Signer
 from sconify_tasks.step import Context, Json, Outputs, Step, Value
 from sconify_tasks.world import World
+
+if TYPE_CHECKING:
+    from sconify_tasks.explain import Before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,7 @@ class Build:
     signer: Callable[[], Signer]
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
+    _before: Before | None = None
     _mending: threading.RLock = field(default_factory=threading.RLock)
 
     def plan(self) -> tuple[Miss, ...]:
@@ -59,6 +65,11 @@ class Build:
         May be called again: what was settled is asked for again in the store, not in the places that images go to.
         """
         misses: list[Miss] = []
+        first = self.world.explain and self._before is None
+        if first:
+            from sconify_tasks.explain import Before
+
+            self._before = Before.of(self)
         for name in ("native", "base", "signer"):
             self._input(f"external.{name}")  # what is missing is better missed now than after half of the work
         for step in self.steps:
@@ -70,6 +81,8 @@ class Build:
                 misses.append(Miss(step=step, why=(f"waits for {', '.join(waits)}",)))
             elif not self.settle(step):
                 misses.append(Miss(step=step, why=self.reasons(step)))
+            elif first:
+                self._explain(step, "cached")
         return tuple(misses)
 
     def settle(self, step: Step) -> bool:
@@ -88,7 +101,9 @@ class Build:
         """Settle a step whose inputs turned out as before, if they did: nothing runs, and the stream is told."""
         if not self.settle(step):
             return False
+        self._explain(step, "cut-off", ("what ran before it gave what it gave before",))
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=True, seconds=0.0))
+        self._completed()
         return True
 
     def execute(self, step: Step) -> None:
@@ -101,6 +116,7 @@ class Build:
             raise failure from error.__cause__ if failure is error else error
         seconds = 0.0 if cached else time.monotonic() - begun
         self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=cached, seconds=seconds, counts=counts))
+        self._completed()
 
     def _settled_or_run(self, step: Step) -> tuple[bool, float, Mapping[str, int]]:
         """Whether it was there, when its run began, and what the run counted."""
@@ -113,6 +129,10 @@ class Build:
 
     def _run_and_record(self, step: Step) -> Mapping[str, int]:
         """Run the step for its first time under this key; return what it counted."""
+        if self._before is not None:
+            from sconify_tasks.explain import reasons_for
+
+            self._explain(step, "run", reasons_for(self, step, self._before))
         why = "; ".join(self.reasons(step)[:3])
         self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
         outputs, counts = self._run(step)
@@ -150,6 +170,32 @@ class Build:
         self.settled.clear()
         self._found.clear()
 
+    def value(self, source: str) -> Value:
+        """What `STEP.OUTPUT` or `external.NAME` is in this build. The step must be settled."""
+        return self._input(source)
+
+    def value_id(self, source: str, value: Value) -> str:
+        """Name a value of `source` as action keys do: by its digest, or by a keyed one where it is secret."""
+        upstream = source.partition(".")[0]
+        # An identity covers the protected files: from an unkeyed one their content could be guessed.
+        if source == "external.native" or any(step.secret for step in self.steps if step.name == upstream):
+            return "keyed:" + secret_id(self.world.keys.component_key(), value)
+        return value if isinstance(value, Digest) else facts_digest(value)
+
+    def known_components(self, step: Step) -> Mapping[str, Json]:
+        """The components of the step's key, of its inputs those that are outside or settled."""
+        upstream = {name: source.partition(".")[0] for name, source in step.inputs.items()}
+        inputs = {name: source for name, source in step.inputs.items() if upstream[name] in {"external", *self.settled}}
+        return self.action(replace(step, inputs=inputs)).components
+
+    def holds(self, step: Step, record: Record) -> bool:
+        """Of a step with an effect, whether what a record of it says is still so."""
+        return self._holds(step, Outputs(blobs=record.outputs, facts=record.facts))
+
+    def context(self, step: Step) -> Context:
+        """What the step would be handed. Its inputs must be settled."""
+        return self._context(step)
+
     def close(self) -> None:
         """Let go of the images that were opened."""
         self.native.close()
@@ -159,6 +205,19 @@ class Build:
     def scope(self) -> str:
         """Where the last records of this image are filed: project and TO, not the image's place in a file."""
         return f"{self.world.keys.project}\0{self.options['to']}"
+
+    def _explain(self, step: Step, state: str, reasons: tuple[str, ...] = ()) -> None:
+        if self._before is not None:
+            self.world.events.emit(StepExplained(image=self.name, step=step.name, state=state, reasons=reasons))
+
+    def _completed(self) -> None:
+        """Once the last step is settled, keep what the image was made with, for the next build's explanation."""
+        with self._mending:
+            if len(self.settled) == len(self.steps):
+                from sconify_tasks.surroundings import remember
+
+                with suppress(SconifyError, OSError):  # the build is done: what explains the next one must not fail it
+                    remember(self)
 
     def _disk_failure(self, error: OSError) -> SconifyError:
         """Put what the system refused into words. A write that failed names no file: steps write to the store's scratch."""
@@ -240,13 +299,7 @@ class Build:
         return self.settled[step][output]
 
     def _input_id(self, source: str) -> str:
-        """Name an input by its digest; what a secret step yielded, and the native image itself, by a keyed one."""
-        value = self._input(source)
-        upstream = source.partition(".")[0]
-        # An identity covers the protected files: from an unkeyed one their content could be guessed.
-        if source == "external.native" or any(step.secret for step in self.steps if step.name == upstream):
-            return "keyed:" + secret_id(self.world.keys.component_key(), value)
-        return value if isinstance(value, Digest) else facts_digest(value)
+        return self.value_id(source, self._input(source))
 
     def _option_id(self, name: str, value: Json) -> Json:
         """Values of secret options enter keys and records only as keyed digests: a record must not allow guessing."""

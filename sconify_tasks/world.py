@@ -27,7 +27,7 @@ from sconify_tasks.image.listing import list_images
 from sconify_tasks.image.opened import OpenedSource, OpenedSources
 from sconify_tasks.image.references import parse_reference, split_transport
 from sconify_tasks.image.sinks import Sinks
-from sconify_tasks.keys import Keys, load_root_key
+from sconify_tasks.keys import ROOT_KEY_BYTES, Keys, load_root_key
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -48,6 +48,7 @@ class World:
     shared: SharedCache | None = None
     events: Stream = field(default_factory=Stream)
     explain: bool = False
+    read_only: bool = False
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sources: OpenedSources = field(default_factory=OpenedSources)
     flights: Flights = field(init=False)
@@ -154,7 +155,7 @@ class World:
         self.sources.close()
         # It only saves time: that it can't be kept must not hide how the run ended.
         with suppress(StoreError):
-            for cache in self._stat_caches:
+            for cache in [] if self.read_only else self._stat_caches:
                 cache.save()
         self.actions.close()
         self.flights.close()
@@ -186,6 +187,34 @@ def open_world(
     return World(
         environment=environment, keys=keys, store=store, actions=actions, shared=shared, events=events, explain=explain
     )
+
+
+def look_at_world(environment: Environment, *, project: str, events: Stream) -> World:
+    """Open the world of a project to look at it: nothing is made, removed or recorded.
+
+    Where there is no root key yet, nothing was ever built under it: any other one finds just as little.
+    """
+    has_key = environment.root_key is not None or (environment.state / "root.key").exists()
+    root = load_root_key(environment.state, given=environment.root_key) if has_key else os.urandom(ROOT_KEY_BYTES)
+    keys = Keys(root=root, project=project)
+    return World(
+        environment=environment,
+        keys=keys,
+        store=LocalStore(environment.cache / "store"),
+        actions=ReadingActions(environment.cache / "actions", mac_key=keys.record_key()),
+        events=events,
+        read_only=True,
+    )
+
+
+class ReadingActions(ActionCache):
+    """An action cache that keeps nothing new."""
+
+    def record(self, record: Record) -> None:
+        """Keep nothing."""
+
+    def remember(self, scope: str, record: Record) -> None:
+        """Keep nothing."""
 
 
 def _make(folder: Path) -> None:

@@ -34,7 +34,7 @@ _CONTINUE = {
     "default": False,
     "help": "go on with other steps when one has failed",
 }
-_FILE = {
+PROJECT_FILE = {
     "name": "project_file",
     "short": "f",
     "long": "file",
@@ -60,7 +60,7 @@ class Sconify(Command):  # type: ignore[misc]
     doc_usage = "[IMAGE ...]"
     doc_description = "IMAGE is a name of sconify.yaml, or a pattern such as 'api-*'. Without one, all images are made."
     execute_tasks = False
-    cmd_options = (_JOBS, _CONTINUE, _FILE, _VERBOSE, *MACHINE_OPTIONS)
+    cmd_options = (_JOBS, _CONTINUE, PROJECT_FILE, _VERBOSE, *MACHINE_OPTIONS)
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""

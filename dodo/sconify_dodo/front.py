@@ -286,7 +286,7 @@ def _embedded_pin(world: World, options: Mapping[str, object]) -> JSON:
     from sconify_tasks.cas import cas_key
 
     known = cas_key.pin(world.state / "cas")
-    if known is None:
+    if known is None and not world.read_only:
         from sconify_tasks.cas.embedded import open_embedded
 
         known = open_embedded(world.state).spki_hash

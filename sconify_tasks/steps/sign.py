@@ -16,9 +16,20 @@ from sconify_tasks.step import Context, Outputs
 
 def run(context: Context) -> Outputs:
     """Yield MRENCLAVE, the config's pages and the SIGSTRUCT."""
+    config = measured(context)
+    mrenclave = measure(context.world.runtime(context.text("architecture")), config)
+    sigstruct = signed(context.world, _claims(context, mrenclave), context.text("signer"), context.signer)
+    return Outputs(
+        blobs={"config": context.world.store.put(config.encode()), "sigstruct": sigstruct},
+        facts={"mrenclave": str(mrenclave)},
+    )
+
+
+def measured(context: Context) -> MeasuredConfig:
+    """The config that MRENCLAVE is taken over; `explain` asks for it without running the step."""
     options = context.options
     pin = context.fact("pin")
-    config = MeasuredConfig(
+    return MeasuredConfig(
         heap=options.number("heap"),
         stack=options.number("stack"),
         dlopen=options.number("dlopen"),
@@ -33,12 +44,6 @@ def run(context: Context) -> Outputs:
         ),
         binary_fs=context.text("binary_fs") if "binary_fs" in context.inputs else None,
         cas_spki=None if pin is None else str(pin),
-    )
-    mrenclave = measure(context.world.runtime(context.text("architecture")), config)
-    sigstruct = signed(context.world, _claims(context, mrenclave), context.text("signer"), context.signer)
-    return Outputs(
-        blobs={"config": context.world.store.put(config.encode()), "sigstruct": sigstruct},
-        facts={"mrenclave": str(mrenclave)},
     )
 
 

@@ -1,0 +1,102 @@
+"""`doit explain [IMAGE…]`: what the next `doit sconify` would do, and why. Runs nothing and writes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doit.cmd_base import Command
+
+from sconify_dodo.command import PROJECT_FILE
+from sconify_dodo.machine_options import NO_COLOR
+from sconify_tasks.errors import Interrupted, SconifyError
+
+if TYPE_CHECKING:
+    from sconify_tasks.explain import Explanation
+    from sconify_tasks.ui import Lines
+
+VERSION = 1
+_JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines (docs/explain.md)"}
+
+
+class Explain(Command):  # type: ignore[misc]
+    """Say of every step whether the next build runs it, and what changed."""
+
+    name = "explain"
+    doc_purpose = "say why confidential images are out of date, down to the file; runs and writes nothing"
+    doc_usage = "[IMAGE ...]"
+    doc_description = "IMAGE is a name of sconify.yaml, or a pattern such as 'api-*'. Without one, all images are explained."
+    execute_tasks = False
+    cmd_options = (PROJECT_FILE, _JSON, NO_COLOR)
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        """Return the exit code (see `sconify_tasks.errors`)."""
+        from sconify_tasks.ui import lines
+
+        screen = lines(sys.stderr, no_color=opt_values["no_color"] or bool(os.environ.get("NO_COLOR")))
+        try:
+            explained = _explained(opt_values["project_file"], pos_args, screen)
+            sys.stdout.write(_as_json(explained) if opt_values["json"] else _as_text(explained))
+            sys.stdout.flush()
+        except SconifyError as error:
+            screen.error(error)
+            return error.exit_code
+        except KeyboardInterrupt:
+            screen.error(Interrupted("interrupted"))
+            return Interrupted.exit_code
+        return 0
+
+
+def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explanation]:
+    from sconify_dodo.front import make_build
+    from sconify_dodo.project_build import orders_of, selected
+    from sconify_tasks.chains import in_order, upstream_images
+    from sconify_tasks.environment import read_environment
+    from sconify_tasks.events import Stream
+    from sconify_tasks.explain import explain
+    from sconify_tasks.project import find_project, load_project, project_of
+    from sconify_tasks.world import look_at_world
+
+    environment = read_environment(os.environ)
+    place = project_of(Path(file)) if file else find_project(Path.cwd())
+    project = load_project(place.root, variables=environment.variables)
+    upstream = upstream_images(project.images)
+    names = selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
+    orders, _ = orders_of(project, environment, in_order(names, upstream), upstream)
+    world = look_at_world(environment, project=project.name, events=Stream([screen]))
+    found: list[Explanation] = []
+    try:
+        for order in orders:
+            build = make_build(world, order)
+            try:
+                found += explain(build)
+            finally:
+                build.close()
+    finally:
+        world.close()
+    return found
+
+
+def _as_text(explained: Iterable[Explanation]) -> str:
+    from sconify_tasks.ui import clean
+
+    lines: list[str] = []
+    for one in explained:
+        waits = f" for {', '.join(one.waits)}" if one.state == "waits" else ""
+        lines.append(f"{clean(one.image)}: {one.step} {one.state}{waits}" + (":" if one.reasons else ""))
+        lines += [f"    {clean(reason)}" for reason in one.reasons]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _as_json(explained: Iterable[Explanation]) -> str:
+    from sconify_tasks.event_log import plain
+
+    images: dict[str, list[dict[str, Any]]] = {}
+    for one in explained:
+        step = {"step": one.step, "state": one.state, "reasons": plain(one.reasons), "waits": plain(one.waits)}
+        images.setdefault(one.image, []).append(step)
+    return json.dumps({"v": VERSION, "images": [{"image": name, "steps": steps} for name, steps in images.items()]}) + "\n"

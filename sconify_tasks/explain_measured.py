@@ -1,0 +1,68 @@
+"""What changes MRENCLAVE: the measured config, field by field, and the runtime."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sconify_cache.store import MissingBlobError
+from sconify_tasks.errors import SconifyError
+
+if TYPE_CHECKING:
+    from sconify_tasks.build import Build
+    from sconify_tasks.explain import Before
+    from sconify_tasks.step import Step
+
+_SHOWN_DIGITS = 16
+
+
+def changed_measurement(build: Build, step: Step, before: Before) -> tuple[str, ...]:
+    """`MRENCLAVE: FIELD: OLD -> NEW` for every measured field that differs; digests here are those that the image has.
+
+    Where the binary has yet to be looked at, it is taken to be what it was.
+    """
+    from sconify_tasks.sgx.measured_config import decode_config
+
+    record = before.records.get("sign")
+    if record is None or "config" not in record.outputs:
+        return ()
+    try:
+        old = _flat(asdict(decode_config(build.world.store.get(record.outputs["config"]))))
+        new = {**old, **_expected(build, step)}
+    except (MissingBlobError, SconifyError):
+        return ()
+    lines = [
+        f"MRENCLAVE: {name}: {_said(old.get(name))} -> {_said(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    was: Any = record.components["inputs"]
+    now: Any = build.known_components(step)["inputs"]
+    if was.get("runtime") != now.get("runtime"):
+        lines.append("MRENCLAVE: runtime: another build of it")
+    return tuple(lines) or ("MRENCLAVE stays: nothing that is measured changed",)
+
+
+def _expected(build: Build, step: Step) -> dict[str, Any]:
+    """The measured fields as far as they are known."""
+    from sconify_tasks.sgx.measured_config import MeasuredConfig
+    from sconify_tasks.steps.sign import measured
+
+    if step.upstream() <= build.settled.keys():
+        return _flat(asdict(measured(build.context(step))))
+    return {name: build.options[name] for name in MeasuredConfig.__slots__ if name in step.reads}
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _said(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:_SHOWN_DIGITS]}…" if len(text) == 2 * 32 else text
