@@ -188,7 +188,7 @@ class Build:
         inputs = {name: source for name, source in step.inputs.items() if upstream[name] in {"external", *self.settled}}
         return self.action(replace(step, inputs=inputs)).components
 
-    def holds(self, step: Step, record: Record) -> bool:
+    def record_holds(self, step: Step, record: Record) -> bool:
         """Of a step with an effect, whether what a record of it says is still so."""
         return self._holds(step, Outputs(blobs=record.outputs, facts=record.facts))
 

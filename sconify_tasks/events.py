@@ -20,13 +20,14 @@ class Event:
 class PlanMade(Event):
     """An image has something to do: of `steps` in all, the `stale` ones run unless what they take turns out as before.
 
-    `needs` names, for each stale step, the stale steps whose outputs it takes.
+    `needs` names, for each stale step, the stale steps whose outputs it takes; `after` the images that it is made from.
     """
 
     kind: ClassVar[str] = "plan"
     steps: int
     stale: tuple[str, ...]
     needs: Mapping[str, tuple[str, ...]]
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

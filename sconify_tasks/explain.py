@@ -159,7 +159,7 @@ def _gone(build: Build, step: Step) -> list[str]:
         return []
     store = build.world.store
     lines = [f"its output {name} is gone from the cache" for name, digest in record.outputs.items() if not store.has(digest)]
-    if step.effect and not lines and not build.holds(step, record):
+    if step.effect and not lines and not build.record_holds(step, record):
         lines.append(_EFFECTS[step.name])
     return lines
 

@@ -14,6 +14,8 @@ Place = tuple[str, str]
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
 _LONGEST = 8
+_LAST = "deliver"
+"""The step that others' images wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,8 @@ class Summary:
         if isinstance(event, PlanMade):
             self.steps += event.steps
             for step, needed in event.needs.items():
-                self.needs[event.image, step] = tuple((event.image, name) for name in needed)
+                gates = () if needed else tuple((image, _LAST) for image in event.after)
+                self.needs[event.image, step] = (*((event.image, name) for name in needed), *gates)
         elif isinstance(event, StepStarted):
             self._begun.setdefault((event.image, event.step), self.clock())
         elif isinstance(event, StepFinished):

@@ -56,8 +56,9 @@ def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explan
     from sconify_dodo.project_build import orders_of, selected
     from sconify_tasks.chains import in_order, upstream_images
     from sconify_tasks.environment import read_environment
+    from sconify_tasks.errors import UnavailableError
     from sconify_tasks.events import Stream
-    from sconify_tasks.explain import explain
+    from sconify_tasks.explain import Explanation, explain
     from sconify_tasks.project import find_project, load_project, project_of
     from sconify_tasks.world import look_at_world
 
@@ -71,9 +72,15 @@ def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explan
     found: list[Explanation] = []
     try:
         for order in orders:
+            stale = tuple(name for name in order.upstream if any(one.image == name and one.state != "cached" for one in found))
+            if stale:
+                found.append(Explanation(image=order.name, step="native or base image", state="waits", waits=stale))
             build = make_build(world, order)
             try:
                 found += explain(build)
+            except UnavailableError:
+                if not stale:  # else it is yet to be made
+                    raise
             finally:
                 build.close()
     finally:

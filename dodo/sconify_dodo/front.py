@@ -162,19 +162,20 @@ def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs:
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
         stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=keep_going)
+        waits = {name: waits_for(name, upstream, stale) for name in stale}
         for name, (build, misses) in stale.items():
-            world.events.emit(_plan_made(name, build, misses))
+            world.events.emit(_plan_made(name, build, misses, after=tuple(waits[name])))
         state = world.environment.cache / "doit.db"
-        tasks = tasks_for(stale, waits={name: waits_for(name, upstream, stale) for name in stale})
+        tasks = tasks_for(stale, waits=waits)
         code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
         say_left_out(stale, upstream, world.events)
     return code or failed
 
 
-def _plan_made(name: str, build: Build, misses: tuple[Miss, ...]) -> PlanMade:
+def _plan_made(name: str, build: Build, misses: tuple[Miss, ...], *, after: tuple[str, ...]) -> PlanMade:
     stale = {miss.step.name for miss in misses}
     needs = {miss.step.name: tuple(sorted(miss.step.upstream() & stale)) for miss in misses}
-    return PlanMade(image=name, steps=len(build.steps), stale=tuple(needs), needs=needs)
+    return PlanMade(image=name, steps=len(build.steps), stale=tuple(needs), needs=needs, after=after)
 
 
 def check_targets(orders: list[Order]) -> None:
