@@ -1,6 +1,6 @@
 """Write the format vectors. The same program gives the same files: a changed vector is a changed format.
 
-Run it with the project on the path: `python tests/vectors/make.py`.
+Run it with project and tests on the path: `PYTHONPATH=tests python tests/vectors/make.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import struct
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from vectors.binary_fs import binary_fs
+from vectors.pattern import pattern
 
 from sconify_tasks.fspf.entries import NO_FLAGS, Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import Manifest, encode_body, fspf_tag, seal_manifest
@@ -27,11 +30,6 @@ from sconify_tasks.sgx.sigstruct import build_sigstruct, parse_sigstruct
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(1, 33))
-
-
-def pattern(size: int) -> bytes:
-    """Byte i is (i ^ i>>8 ^ i>>16) & 0xFF."""
-    return bytes((i ^ i >> 8 ^ i >> 16) & 0xFF for i in range(size))
 
 
 def files() -> dict[str, Any]:
@@ -496,6 +494,7 @@ def vectors() -> dict[str, dict[str, Any]]:
     protected = files()
     protected["refused"].append(seal_digest_mismatch())
     return {
+        "binary_fs.json": binary_fs(),
         "file.json": protected,
         "manifest.json": manifests(),
         "measured_config.json": measured_configs(),
