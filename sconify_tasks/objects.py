@@ -65,18 +65,6 @@ def read_object(entry: Entry, head: bytes, content: BinaryIO) -> tuple[ObjectFac
     return found if found.needed else None, rest
 
 
-def read_hashed(entry: Entry, content: BinaryIO, key: bytes) -> tuple[bytes, ObjectFacts | None]:
-    """The keyed content id, and what an ELF file needs, in one pass over the content."""
-    from blake3 import blake3
-
-    hasher = blake3(key=key)
-    head = content.read(_BUFFER)
-    facts, rest = read_object(entry, head, content)
-    for block in (head, *rest):
-        hasher.update(block)
-    return hasher.digest(), facts
-
-
 def _blocks(content: BinaryIO) -> Iterator[bytes]:
     while block := content.read(_BUFFER):
         yield block

@@ -60,14 +60,15 @@ class Scan:
     read: int = 0
 
 
-def earlier(previous: Outputs | None, store: Store) -> Earlier:
+def earlier(previous: Outputs | None, store: Store, *, trees: tuple[str, ...] = ("secret", "public")) -> Earlier:
     """What a record of this very version of the step tells; nothing where a blob of it is gone."""
     contents: dict[bytes, Content] = {}
     if previous is not None:
         with suppress(MissingBlobError):
             objects = {facts.path.encode(): facts for facts in objects_of(previous.facts["objects"])}
-            salts = {entry.path: entry.content for entry in decode_tree(store.get(previous.blobs["salts"]))}
-            for name in ("secret", "public"):
+            salted = decode_tree(store.get(previous.blobs["salts"])) if "salts" in previous.blobs else ()
+            salts = {entry.path: entry.content for entry in salted}
+            for name in trees:
                 for entry in decode_tree(store.get(previous.blobs[name])):
                     path = entry.path
                     found = Content(content_id=entry.content, salt=salts.get(path, b""), facts=objects.get(path))

@@ -48,15 +48,14 @@ class Chosen:
         """Where to walk: once over the whole image when shared objects are looked for."""
         return [b"/"] if self.objects else outermost([*self.embedded, *self.plain])
 
-    def embeds(self, entry: Entry) -> bool:
+    def embeds(self, path: bytes) -> bool:
         """Whether a path of the image goes into the binary, as far as its region is the embedded file system's."""
-        if any(prefix in self.embedded for prefix in prefixes(entry.path)):
-            return entry.path != b"/"
-        return self.objects and entry.kind in (Kind.FILE, Kind.SYMLINK) and bool(_SHARED_OBJECT.search(entry.path))
+        named = any(prefix in self.embedded for prefix in prefixes(path))
+        return named or (self.objects and bool(_SHARED_OBJECT.search(path)))
 
-    def copies(self, entry: Entry) -> bool:
+    def copies(self, path: bytes) -> bool:
         """Whether a path of the image is copied into a layer as it is."""
-        return any(prefix in self.plain for prefix in prefixes(entry.path))
+        return any(prefix in self.plain for prefix in prefixes(path))
 
 
 def choose(native: SourceImage, options: Mapping[str, Any], *, binary: str) -> Chosen:

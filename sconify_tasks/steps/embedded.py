@@ -11,7 +11,7 @@ from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import SourceImage
-from sconify_tasks.objects import ObjectFacts, read_hashed
+from sconify_tasks.scan import Scan, earlier, scan
 from sconify_tasks.selection import ancestors
 from sconify_tasks.step import Context, Outputs
 
@@ -23,7 +23,7 @@ def run(context: Context) -> Outputs:
     """Yield what is embedded and what is copied, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
     chosen = choose(native, context.options, binary=context.text("binary"))
-    embedded, public, objects = _scan(context, native, chosen)
+    embedded, public, found = _scan(context, native, chosen)
     store = context.world.store
     parents = _parents(context, native, chosen, [*embedded, *public])
     return Outputs(
@@ -36,38 +36,34 @@ def run(context: Context) -> Outputs:
             "roots": (),
             "regions": [[region.path.decode(), int(region.protection)] for region in chosen.regions().regions],
             "links": [[path.decode(), target.decode()] for path, target in sorted(chosen.links.items())],
-            "objects": [facts.as_json() for facts in objects],
+            "objects": [facts.as_json() for facts in found.objects],
         },
     )
 
 
-def _scan(
-    context: Context, native: SourceImage, chosen: Chosen
-) -> tuple[list[ManifestEntry], list[ManifestEntry], list[ObjectFacts]]:
-    """Walk the image once; hash what is selected, and look into the ELF files among it."""
-    key = context.world.keys.content_id_key()
+def _scan(context: Context, native: SourceImage, chosen: Chosen) -> tuple[list[ManifestEntry], list[ManifestEntry], Scan]:
+    """Look at every selected file, which is read only where its content is not known; tell embedded ones and copied ones."""
     regions, binary = chosen.regions(), context.text("binary").encode()
-    embedded: list[ManifestEntry] = []
-    public: list[ManifestEntry] = []
-    objects: list[ObjectFacts] = []
-    with native.walk(chosen.roots()) as stream:
-        for entry, content in stream:
-            inside = regions.protection(entry.path) is not Protection.NONE and entry.path != binary and chosen.embeds(entry)
-            if inside and not embeddable(entry):
-                context.warn(f"{shown(entry.path)} is a device or a FIFO: it is not embedded")
-                inside = False
-            copied = entry.path != b"/" and chosen.copies(entry)
-            if not inside and not copied:
-                continue
-            digest = b""
-            if content is not None:
-                context.progress(entry.size)
-                digest, facts = read_hashed(entry, content, key)
-                objects += [facts] if facts else []
-            found = ManifestEntry(meta=entry, content=digest)
-            embedded += [found] if inside else []
-            public += [found] if copied else []
-    return embedded, public, objects
+
+    def inside(path: bytes) -> bool:
+        return regions.protection(path) is not Protection.NONE and path != binary and chosen.embeds(path)
+
+    found = scan(
+        native,
+        chosen.roots(),
+        key=context.world.keys.content_id_key(),
+        before=earlier(context.previous, context.world.store, trees=("embedded", "public")),
+        selected=lambda path: path != b"/" and (inside(path) or chosen.copies(path)),
+        encrypted=lambda _: False,
+        progress=context.progress,
+    )
+    context.count("files read", found.read)
+    embedded = [entry for entry in found.public if inside(entry.path)]
+    for entry in embedded:
+        if not embeddable(entry.meta):
+            context.warn(f"{shown(entry.path)} is a device or a FIFO: it is not embedded")
+    public = [entry for entry in found.public if chosen.copies(entry.path)]
+    return [entry for entry in embedded if embeddable(entry.meta)], public, found
 
 
 def _parents(context: Context, native: SourceImage, chosen: Chosen, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:

@@ -12,6 +12,7 @@ from build.small_image import OTHER, PLAIN, SECRET, convert, write
 from sconify_dodo.plan import plan
 from sconify_tasks.binary_fs.reading import open_section
 from sconify_tasks.errors import UsageError
+from sconify_tasks.events import StepFinished
 from sconify_tasks.image.search import search_layers
 from sconify_tasks.option_checks import check
 from sconify_tasks.options import Options
@@ -39,6 +40,12 @@ def embedded(place, folder):
         section = open_section(file, offset=at.offset, size=at.size, root=root)
         contents = {name: b"".join(section.read(extent)) for name, extent in section.index.extents.items()}
     return section.index, contents
+
+
+def counted(outcome, what):
+    """A figure of the step that selects."""
+    (event,) = (event for event in outcome.events if isinstance(event, StepFinished) and event.step == "embedded")
+    return event.counts.get(what)
 
 
 def steps():
@@ -88,11 +95,12 @@ def test_after_one_changed_file_only_that_file_is_read_for_the_section_and_the_r
     monkeypatch.setattr(Staging, "add", lambda self, entry, *rest: (staged.append(entry.path), add(self, entry, *rest))[1])
     for number in range(20):
         write(native / "app" / f"file{number}", bytes([number]) * (number * 20_000))
-    convert(native, place, **GIVEN)
+    assert counted(convert(native, place, **GIVEN), "files read") == 23
     assert len(staged) == 23
     staged.clear()
     write(native / "app" / "file7", b"changed" * 30_000)
-    assert convert(native, place, **GIVEN).code == 0
+    outcome = convert(native, place, **GIVEN)
+    assert (outcome.code, counted(outcome, "files read")) == (0, 1)
     assert staged == [b"/app/file7"]
     _, contents = embedded(place, tmp_path)
     assert contents[b"/app/file7"] == b"changed" * 30_000
