@@ -22,7 +22,7 @@ from sconify_tasks.fspf.regions import Protection
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import SourceImage
+from sconify_tasks.image.source import ContentIdSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -52,6 +52,10 @@ class NativeSource:
     def identity(self) -> str:
         """As `SourceImage`."""
         return self._source.identity
+
+    def content_id(self, path: bytes) -> bytes | None:
+        """As `ContentIdSource`, where the source is one."""
+        return self._source.content_id(path) if isinstance(self._source, ContentIdSource) else None
 
     @property
     def config(self) -> ImageConfig:
