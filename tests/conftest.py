@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parts.containerd_engine import running_containerd_engine
 from parts.debian import debian_rootfs_tar
 from parts.engine import Engine, running_engine
 from parts.need import Need, find_tool
@@ -21,6 +22,12 @@ def need() -> Need:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_engine() -> Iterator[Engine]:
+    with running_containerd_engine() as engine:
         yield engine
 
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import settled_mtime, shown, split
+from sconify_tasks.image.paths import below, settled_mtime, shown, split
 from sconify_tasks.image.tar_read import Member, Whiteout, members
 
 
@@ -57,6 +57,7 @@ def read_layer(stream: BinaryIO, *, layer: int) -> LayerIndex:
             (building.opaque if member.opaque else building.whiteouts)[member.path] = None
         else:
             _insert(building, member)
+    _check_deletions(building)
     return LayerIndex(root=building.root, whiteouts=tuple(building.whiteouts), opaque=tuple(building.opaque))
 
 
@@ -105,6 +106,16 @@ def _insert(building: _Building, member: Member) -> None:
         siblings[name] = Node(layer=building.layer, member=member, children={} if is_dir else None)
 
 
+def _check_deletions(building: _Building) -> None:
+    """Refuse a deletion below what this layer makes no directory: readers follow a symlink there, or stop."""
+    for path in (*building.opaque, *(split(whiteout)[0] for whiteout in building.whiteouts)):
+        node: Node | None = building.root
+        for name in names(path):
+            node = (node.children or {}).get(name) if node else None
+            if node is not None and node.children is None:
+                _refuse(path, "is a directory in which something is deleted, and something else, in one layer")
+
+
 def _directory(building: _Building, path: bytes) -> dict[bytes, Node]:
     children = building.root.children
     assert children is not None
@@ -122,7 +133,8 @@ def _linked(root: Node, member: Member) -> Member:
     """Give a hard link what it shares: everything but the path."""
     link = member.entry
     target = find(root, link.hardlink)
-    if target is None or target.member is None or target.children is not None or link.hardlink == link.path:
+    # What the link replaces is removed first: it may not be its own target, nor hold it.
+    if target is None or target.member is None or target.children is not None or below(link.hardlink, link.path):
         _refuse(link.path, f"is a hard link to {shown(link.hardlink)}, which this layer does not have before it")
     assert target is not None
     assert target.member is not None

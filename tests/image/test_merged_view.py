@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import tarfile
 
 import pytest
@@ -150,32 +149,3 @@ def test_the_view_equals_what_a_plain_model_says(layers):
     merged = view(*[as_layer(chosen) for chosen in layers])
     kinds = {Kind.FILE: "f", Kind.DIR: "d", Kind.SYMLINK: "l"}
     assert {found.entry.path: kinds[found.entry.kind] for found in merged.walk([b"/"])} == {b"/": "d", **model}
-
-
-def test_the_view_equals_what_umoci_unpacks(tmp_path, need):
-    from parts.images import built, layer
-
-    from sconify_tasks.image.scratch import ScratchSource
-    from sconify_tasks.image.sink_oci import OciSink
-
-    umoci = need("umoci")
-    low = layer(tmp_path, folder(b"/d"), file(b"/d/a", b"1"), file(b"/d/b"), symlink(b"/l", b"d"), folder(b"/x"), file(b"/x/y"))
-    data = with_whiteouts(layer_bytes(folder(b"/d"), file(b"/d/c"), file(b"/x", b"now a file")), "d/.wh.a")
-    import hashlib
-
-    from sconify_tasks.image.model import Layer, Sha256
-
-    (tmp_path / "up").write_bytes(data)
-    up = Layer(diff_id=Sha256("sha256:" + hashlib.sha256(data).hexdigest()), size=len(data), path=tmp_path / "up")
-    OciSink(tmp_path / "oci").deliver(built(low, up), ScratchSource(), "t")
-    rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    subprocess.run(
-        [umoci, "unpack", *rootless, "--image", f"{tmp_path}/oci:t", tmp_path / "bundle"], check=True, capture_output=True
-    )
-    root = os.fsencode(tmp_path / "bundle" / "rootfs")
-    unpacked = sorted(
-        os.path.join(where, name)[len(root) :] for where, folders, files in os.walk(root) for name in [*folders, *files]
-    )
-    with low.path.open("rb") as one, up.path.open("rb") as two:
-        merged = MergedView([read_layer(one, layer=0), read_layer(two, layer=1)])
-    assert sorted(paths(merged)) == unpacked

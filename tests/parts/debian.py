@@ -19,7 +19,7 @@ def debian_rootfs_tar() -> Path:
     return make_rootfs(f"{_SUITE}-python", _PACKAGES)
 
 
-def make_rootfs(name: str, packages: str, *, variant: str = "extract") -> Path:
+def make_rootfs(name: str, packages: str, *, variant: str = "extract", suite: str = _SUITE) -> Path:
     """Make another one, kept under `name`. Without a mirror of its own, mmdebstrap uses this machine's apt sources."""
     folder = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "sconify-tests")
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def make_rootfs(name: str, packages: str, *, variant: str = "extract") -> Path:
             if os.geteuid() != 0:
                 missing(f"root, to run mmdebstrap (or a ready {tar})")
             part = folder / f".{name}.part.tar"
-            command = [mmdebstrap, f"--variant={variant}", f"--include={packages}", "--quiet", _SUITE, str(part)]
+            command = [mmdebstrap, f"--variant={variant}", f"--include={packages}", "--quiet", suite, str(part)]
             made = subprocess.run(command, capture_output=True, text=True, check=False)
             if made.returncode != 0:
                 part.unlink(missing_ok=True)

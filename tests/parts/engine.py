@@ -18,7 +18,7 @@ from typing import Any
 from parts.need import find_tool, missing
 
 HOST = "SCONIFY_TEST_DOCKER_HOST"
-_PATIENCE = 60
+PATIENCE = 60
 
 
 @dataclass
@@ -76,7 +76,7 @@ def running_engine() -> Iterator[Engine]:
     if host:
         engine = Engine(host, docker.DockerClient(base_url=host, timeout=600))
         engine.client.ping()
-        yield from _used(engine)
+        yield from used(engine)
         return
     dockerd = find_tool("dockerd")
     if os.geteuid() != 0:
@@ -85,13 +85,14 @@ def running_engine() -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="dk", dir="/tmp", ignore_cleanup_errors=True) as root:
         process, host = _start(dockerd, Path(root))
         try:
-            yield from _used(Engine(host, _answering(host, process, Path(root))))
+            yield from used(Engine(host, answering(host, process, Path(root))))
         finally:
             process.terminate()
-            process.wait(_PATIENCE)
+            process.wait(PATIENCE)
 
 
-def _used(engine: Engine) -> Iterator[Engine]:
+def used(engine: Engine) -> Iterator[Engine]:
+    """Give it to a test, and remove what was made."""
     try:
         yield engine
     finally:
@@ -122,10 +123,11 @@ def find_iptables() -> str:
     return found
 
 
-def _answering(host: str, process: subprocess.Popen[bytes], root: Path) -> Any:
+def answering(host: str, process: subprocess.Popen[bytes], root: Path) -> Any:
+    """Wait for its first answer; the end of the test where there is none."""
     import docker
 
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             client = docker.DockerClient(base_url=host, timeout=600)
