@@ -213,7 +213,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="resources",
-        version=2,
+        version=3,
         # The image goes first: where it could not be delivered, no session of it is left behind.
         inputs={**_IMAGE, "session": "policy.session", "folder": "external.resources", "delivered": "deliver.identity"},
         reads=frozenset({"base", "session"}),

@@ -30,6 +30,7 @@ def run(context: Context) -> Outputs:
         with _locked(folder):
             names = [_layer(folder, number, layer) for number, layer in enumerate(image.layers)]
             _write(folder / "Dockerfile", text_of_dockerfile.encode(), mode=0o644)
+            _remove_others(folder, names)
             _write(session, text, mode=0o600)
     except OSError as error:
         raise SconifyError(f"build resources can't be written to {error.filename}: {error.strerror}") from error
@@ -40,7 +41,7 @@ def run(context: Context) -> Outputs:
 def dockerfile(base: str, image: BuiltImage) -> str:
     """A Dockerfile that adds our layers to the base and sets what the config sets."""
     config = json.loads(image.config)["config"]
-    lines = [f"FROM {base}"]
+    lines = _from(base)
     lines += [f"ADD {_layer_name(number, layer)} /" for number, layer in enumerate(image.layers)]
     lines += [f"ENV {name}={_quoted(value)}" for name, _, value in (item.partition("=") for item in config["Env"])]
     lines += [f"USER {config['User']}"] if config.get("User") else []
@@ -55,6 +56,21 @@ def dockerfile(base: str, image: BuiltImage) -> str:
                 f"the image's config has {line[:80]!r}, which no Dockerfile can say", hint="repair the native image"
             )
     return "\n".join(lines) + "\n"
+
+
+def _from(base: str) -> list[str]:
+    """Name the base as Docker can: only an engine's images and scratch have names there."""
+    transport, _, name = base.partition(":")
+    if transport == "docker":
+        return [f"FROM {name}"]
+    if transport not in {"dir", "oci", "oci-archive", "docker-archive"}:
+        return [f"FROM {base}"]
+    return [
+        f"# The base is {base}, which no Dockerfile can name. Load it into your engine, and say what it is called there:",
+        "# docker build --build-arg BASE=NAME .",
+        "ARG BASE",
+        "FROM ${BASE}",
+    ]
 
 
 def _quoted(value: str) -> str:
@@ -77,8 +93,6 @@ def _layer(folder: Path, number: int, layer: Layer) -> str:
     target = folder / name
     if target.exists() and target.stat().st_size == layer.size:
         return name
-    for old in folder.glob(f"layer-{number}-*.tar"):
-        old.unlink()
     temporary = target.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     try:
@@ -87,6 +101,13 @@ def _layer(folder: Path, number: int, layer: Layer) -> str:
         shutil.copyfile(layer.path, temporary)
     temporary.replace(target)
     return name
+
+
+def _remove_others(folder: Path, names: list[str]) -> None:
+    """Remove the layers of an earlier build that the Dockerfile no longer names."""
+    for old in folder.glob("layer-*-*.tar"):
+        if old.name not in names:
+            old.unlink()
 
 
 def _layer_name(number: int, layer: Layer) -> str:

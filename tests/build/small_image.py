@@ -17,6 +17,7 @@ from typing import Any
 from sconify_dodo.front import Order, run
 from sconify_tasks.environment import read_environment
 from sconify_tasks.events import Event, StepFailed, StepFinished, StepStarted, Stream, Warned
+from sconify_tasks.image.validate import validate
 from sconify_tasks.option_types import Value
 from sconify_tasks.options import Options
 from sconify_tasks.world import World, open_world
@@ -195,7 +196,10 @@ def convert(
     """Run the real build of one image in this process."""
     recorder = Recorder(react=react)
     with world_of(place, recorder, **(variables or {})) as world:
-        code = run(world, [order_for(native, place, **given)], jobs=jobs, keep_going=False, debug=True)
+        order = order_for(native, place, **given)
+        code = run(world, [order], jobs=jobs, keep_going=False, debug=True)
+    if code == 0:
+        validate(order.options.text("to"))
     return Outcome(code=code, events=tuple(recorder.events))
 
 

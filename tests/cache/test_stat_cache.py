@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sconify_cache.digest import Digest
@@ -155,6 +155,7 @@ U64 = st.integers(0, 2**64 - 1)
 TIME = st.integers(-(2**62), NOW - 4 * SECOND)
 
 
+@settings(deadline=None)
 @given(U64, U64, st.integers(0, 2**63 - 1), TIME, TIME)
 def test_any_stat_that_a_file_system_can_give_is_kept(ino, dev, size, mtime, ctime):
     cache = opened_in_memory()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -176,3 +178,82 @@ def test_the_layer_of_a_folder_holds_the_whole_folder(root):
     found = {item.entry.path: item.content.read() if item.content else None for item in search_base(source)}
     assert found[b"/app/a"] == b"content"
     assert found.keys() == {entry.path for entry, _ in walked(source, b"/")}
+
+
+def test_the_holes_of_a_sparse_file_are_zeros_and_cost_no_memory(root):
+    with (root / "app" / "sparse").open("wb") as out:
+        out.seek(300 << 20)
+        out.write(b"end")
+    source = RootfsSource(root)
+    with source.walk([b"/app/sparse"]) as stream:
+        ((entry, content),) = ((entry, content) for entry, content in stream)
+        assert entry.size == (300 << 20) + 3
+    with source.walk([b"/app/sparse"]) as stream:
+        _, content = next(stream)
+        assert content.read(1 << 20) == bytes(1 << 20)
+        content.seek(300 << 20)
+        assert content.read() == b"end"
+
+
+def test_links_whose_first_name_lies_outside_the_roots_are_files_of_their_own(root):
+    (root / "other").mkdir()
+    os.link(root / "app" / "a", root / "other" / "z")
+    ((_, none), (entry, content)) = walked(RootfsSource(root), b"/other")
+    assert (entry.path, entry.hardlink, none, content) == (b"/other/z", b"", None, b"content")
+    links = {entry.path: entry.hardlink for entry, _ in walked(RootfsSource(root), b"/app", b"/other")}
+    assert links[b"/app/b"] == links[b"/other/z"] == b"/app/a"
+
+
+@pytest.mark.parametrize("name", ["app/a", "usr"])
+def test_what_may_not_be_read_is_named_and_nothing_is_left_out(root, name):
+    (root / name).chmod(0)
+    code = (
+        "import os, sys\n"
+        "from sconify_tasks.errors import SconifyError\n"
+        "from sconify_tasks.image.rootfs import RootfsSource\n"
+        "from pathlib import Path\n"
+        "source = RootfsSource(Path('.'))\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try:\n"
+        "    with source.walk([b'/']) as stream:\n"
+        "        for _, content in stream: content and content.read()\n"
+        "except SconifyError as error: print(error.message, '-', error.hint)\n"
+        "else: sys.exit('it was read')\n"
+    )
+    (root / "app").chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"/{name}: Permission denied - make the folder readable, or build as its owner\n"
+
+
+CHANGES = {
+    "grown": lambda path: path.write_bytes(b"longer content"),
+    "shrunk": lambda path: path.write_bytes(b""),
+    "written over": lambda path: path.write_bytes(b"CONTENT"),
+    "replaced": lambda path: (path.with_name("new").write_bytes(b"CONTENT"), path.with_name("new").rename(path)),
+    "made unreadable": lambda path: path.chmod(0),
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_file_that_changes_while_it_is_read_ends_the_walk(root, change):
+    def read_on():
+        with RootfsSource(root).walk([b"/usr/lib/x"]) as stream:
+            for _, content in stream:
+                content.read(3)
+                CHANGES[change](root / "usr" / "lib" / "x")
+                content.read()
+
+    with pytest.raises(SconifyError, match="/usr/lib/x changed while it was read"):
+        read_on()
+
+
+def test_a_file_that_vanishes_before_it_is_read_ends_the_walk(root):
+    def read_on():
+        with RootfsSource(root).walk([b"/app", b"/usr/lib/x"]) as stream:
+            for entry, _ in stream:
+                if entry.path == b"/app":
+                    (root / "usr" / "lib" / "x").unlink()
+
+    with pytest.raises(SconifyError, match="/usr/lib"):
+        read_on()

@@ -11,9 +11,9 @@ from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.steps.resources import dockerfile
 
 
-def text(**config) -> str:
+def text(base="scratch", **config) -> str:
     document = {"config": {"Env": [], "Entrypoint": ["/bin/prog"], **config}}
-    return dockerfile("scratch", BuiltImage(base_diff_ids=(), layers=(), config=json.dumps(document).encode()))
+    return dockerfile(base, BuiltImage(base_diff_ids=(), layers=(), config=json.dumps(document).encode()))
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,18 @@ def test_values_of_variables_are_taken_literally():
 def test_a_newline_in_a_variables_value_stays_inside_its_quotes():
     (line,) = (line for line in text(Env=["A=one\nRUN evil"]).splitlines() if "evil" in line)
     assert line == 'ENV A="one\\nRUN evil"'
+
+
+@pytest.mark.parametrize(
+    ("base", "named"), [("scratch", "scratch"), ("app:1", "app:1"), ("docker:host:5000/app:1", "host:5000/app:1")]
+)
+def test_a_base_of_an_engine_is_named_as_the_engine_names_it(base, named):
+    assert text(base).splitlines()[0] == f"FROM {named}"
+
+
+@pytest.mark.parametrize("base", ["dir:/srv/root", "oci:/srv/layout:1", "oci-archive:/x.tar:1", "docker-archive:/x.tar:app:1"])
+def test_a_base_that_docker_can_not_name_is_asked_for(base):
+    lines = text(base).splitlines()
+    assert base in lines[0]
+    assert lines[0].startswith("#")
+    assert lines[2:4] == ["ARG BASE", "FROM ${BASE}"]
