@@ -49,6 +49,11 @@ class NativeSource:
         return getattr(self._source, "engine_id", None)
 
     @property
+    def documents(self) -> tuple[str, ...] | None:
+        """The files of a layout that the identity rests on; None for another source."""
+        return getattr(self._source, "documents", None)
+
+    @property
     def identity(self) -> str:
         """As `SourceImage`."""
         return self._source.identity

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from sconify_tasks.build import Build
 from sconify_tasks.cas import cas_key
-from sconify_tasks.image.oci import OciSource
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
-from sconify_tasks.image.rootfs import RootfsSource
 from sconify_tasks.settled.record import SettledImage
 from sconify_tasks.settled.sight import Sight, settled_before
 from sconify_tasks.settled.signature import Signature, tree_signature
@@ -123,20 +121,20 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
     if transport == "docker-archive":
         watched.read(split_archive(rest)[0].absolute())
         return
-    source = opened()
-    if isinstance(source, RootfsSource):
+    if transport == "dir":
         _tree(watched, Path(rest).absolute())
-    elif isinstance(source, OciSource):
-        folder, tag = split_layout(rest)
-        index = str(folder.absolute() / "index.json")
-        if not settled_before((index,), watched.begun):
-            raise _Unknown
-        shown = "" if ":" in tag else tag
-        watched.tags.append((index, shown, watched.sight.tag(index, shown)))
-        for name in source.documents:
-            watched.read(folder.absolute() / name)
-    else:
+        return
+    documents = getattr(opened(), "documents", None)
+    if transport != "oci" or documents is None:
         raise _Unknown
+    folder, tag = split_layout(rest)
+    index = str(folder.absolute() / "index.json")
+    if not settled_before((index,), watched.begun):
+        raise _Unknown
+    shown = "" if ":" in tag else tag
+    watched.tags.append((index, shown, watched.sight.tag(index, shown)))
+    for name in documents:
+        watched.read(folder.absolute() / name)
 
 
 def _tree(watched: _Watched, folder: Path) -> None:
