@@ -19,7 +19,7 @@ from sconify_tasks.image.config import config_of, identity_of, parse_diff_ids
 from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.exported import keep_layer, layer_of
-from sconify_tasks.image.held import Held
+from sconify_tasks.image.held import Held, Passed
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
 from sconify_tasks.image.source import readable
@@ -42,6 +42,8 @@ _ROOTS = 4
 _LIBRARIES = 64 << 20
 _MISSED = 16 << 20
 _MISSES = 4
+# What a dozen look-ups cost, an archive brings of a directory in the root: so that comes first.
+_FIRST, _FIRST_ENTRIES = 96 << 20, 4000
 _CLOCK = 2_000_000_000  # archives have whole seconds, and file systems a clock that lags
 _ENGINE_OWN = frozenset(
     {
@@ -122,10 +124,10 @@ class DockerSource:
             if path in self._known:
                 return self._known[path]
             # The engine follows symlinks in parents: so each parent is looked at first.
-            parent = None if path == b"/" else self.lstat(split(path)[0])
-            inside = path == b"/" or (parent is not None and parent.kind is Kind.DIR)
             directory = split(path)[0]
-            if inside:
+            parent = None if directory == b"/" else self.lstat(directory)
+            inside = directory == b"/" or (parent is not None and parent.kind is Kind.DIR)
+            if inside and path not in self._known:
                 self._hold_if_worth_it(directory, path)
             if path not in self._known:
                 self._known[path] = self._look_up(path) if inside else None
@@ -280,22 +282,28 @@ class DockerSource:
             for entry in self._held.entries(root):
                 yield entry, self._held.open(entry.path)
             return
-        seen, whole = [], True
-        with closing(self._archive(root)) as archive:
-            for entry, content in archive:
-                if budget is not None and (budget := budget - entry.size) < 0:
-                    return
-                found = _shared(entry, self.lstat(entry.hardlink)) if entry.hardlink else entry
-                kept = self._held.keep(found, content) if content is not None else None
-                whole = whole and (content is None or kept is not None)
-                seen.append(found)
-                with self._lock:
-                    self._known[entry.path] = replace(found, hardlink=b"")
-                yield found, content if kept is None else kept
-        if whole:
-            self._held.complete(root, tuple(seen))
+        passed = Passed()
+        try:
+            with closing(self._archive(root)) as archive:
+                for entry, content in archive:
+                    if budget is not None and ((budget := budget - entry.size) < 0 or len(passed.entries) > _FIRST_ENTRIES):
+                        return
+                    found = _shared(entry, self.lstat(entry.hardlink)) if entry.hardlink else entry
+                    kept = self._held.keep(found, content) if content is not None else None
+                    passed.add(found, whole=content is None or kept is not None)
+                    with self._lock:
+                        self._known[entry.path] = replace(found, hardlink=b"")
+                    yield found, content if kept is None else kept
+            passed.end()
+        finally:
+            for directory, entries in passed.complete():
+                self._held.complete(directory, entries)
 
     def _hold_if_worth_it(self, directory: bytes, path: bytes) -> None:
+        if directory == b"/" != path:
+            # One request for the directory, and for all in it where that is not too much.
+            self._hold(path, _FIRST)
+            return
         if b".so" in path and directory in self._libraries:
             self._hold(directory, _LIBRARIES)
         elif self._missed[directory] >= _MISSES:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import BinaryIO
 
-from sconify_tasks.image.entry import Entry
-from sconify_tasks.image.paths import split
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.paths import below, split
 from sconify_tasks.image.streams import CHUNK, part
 
 LIMIT = 512 << 20
@@ -78,3 +79,40 @@ class Held:
             if self._file is not None:
                 self._file.close()
             self._file, self._used = None, 0
+
+
+@dataclass(slots=True)
+class Passed:
+    """What passed of an archive. A directory's members come one after the other: when another follows, it was whole."""
+
+    entries: list[Entry] = field(default_factory=list)
+    _open: list[tuple[bytes, int]] = field(default_factory=list)
+    _done: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    _lacking: list[int] = field(default_factory=list)
+
+    def add(self, entry: Entry, *, whole: bool) -> None:
+        """One more entry; `whole` unless its content is not held."""
+        self._leave(entry.path)
+        if entry.kind is Kind.DIR:
+            self._open.append((entry.path, len(self.entries)))
+        elif not self._open:
+            self._done[entry.path] = (0, 1)  # the archive of one file
+        if not whole:
+            self._lacking.append(len(self.entries))
+        self.entries.append(entry)
+
+    def end(self) -> None:
+        """The archive was read to its end."""
+        self._leave(None)
+
+    def complete(self) -> Iterator[tuple[bytes, tuple[Entry, ...]]]:
+        """The outermost directories that are whole, with all that lies in them."""
+        whole = {path: part for path, part in self._done.items() if not any(part[0] <= at < part[1] for at in self._lacking)}
+        for path, (start, stop) in whole.items():
+            if path == b"/" or split(path)[0] not in whole:
+                yield path, tuple(self.entries[start:stop])
+
+    def _leave(self, path: bytes | None) -> None:
+        while self._open and (path is None or not below(path, self._open[-1][0])):
+            directory, start = self._open.pop()
+            self._done[directory] = (start, len(self.entries))
