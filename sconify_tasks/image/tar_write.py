@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from sconify_cache.digest import Digest
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import Sha256
@@ -43,10 +42,9 @@ Content = bytes | FileRange | BinaryIO | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenTar:
-    """What was written: its diff id, its name in the store, its length."""
+    """What was written: its diff id, its length."""
 
     diff_id: Sha256
-    blake3: Digest
     size: int
 
 
@@ -67,11 +65,8 @@ class TarWriter:
     """One layer being written to a binary stream that need not be seekable."""
 
     def __init__(self, out: BinaryIO) -> None:
-        from blake3 import blake3
-
         self._out = out
         self._sha256 = hashlib.sha256()
-        self._blake3 = blake3()
         self._buffer = bytearray()
         self._size = 0
         self._last: tuple[bool, bytes] = (False, b"")
@@ -104,9 +99,7 @@ class TarWriter:
         """Write the end of the archive and return the digests; the stream stays the caller's."""
         self._write(_ZEROS * 2)
         self._flush()
-        return WrittenTar(
-            diff_id=Sha256("sha256:" + self._sha256.hexdigest()), blake3=Digest(self._blake3.hexdigest()), size=self._size
-        )
+        return WrittenTar(diff_id=Sha256("sha256:" + self._sha256.hexdigest()), size=self._size)
 
     def _add_content(self, entry: Entry, content: Content) -> int:
         start = self._size
@@ -146,7 +139,6 @@ class TarWriter:
 
     def _flush(self) -> None:
         self._sha256.update(self._buffer)
-        self._blake3.update(self._buffer)
         self._out.write(self._buffer)
         self._buffer.clear()
 

@@ -19,7 +19,7 @@ from sconify_tasks.fspf.verify import verify_stored
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.search import LayerMember, search_base, search_built
+from sconify_tasks.image.search import LayerMember, search_base, search_built, search_layers
 from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
@@ -92,7 +92,8 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
 
 
 def _find_manifest(image: BuiltImage) -> bytes:
-    for member in search_built(image):
+    # The uppermost counts, and is the one that is made last: layers below it are not read for it.
+    for member in search_layers(reversed(image.layers)):
         if member.entry.path == MANIFEST_PATH and member.content is not None:
             return member.content.read()
     raise _refused("the image has no manifest")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.image import tar_read
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index import find, read_layer
 from sconify_tasks.image.streams import Forward, drain, uncompressed
@@ -220,3 +221,27 @@ def test_a_flipped_byte_is_read_or_refused_but_never_a_crash(data):
 def test_noise_is_no_archive(noise):
     with suppress(UsageError):
         read_all(noise)
+
+
+def read_header(reader, data):
+    try:
+        found = reader.frombuf(data, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        return type(error)
+    fields = ("name", "mode", "uid", "gid", "size", "mtime", "type", "linkname", "devmajor", "devminor")
+    return [getattr(found, field) for field in fields]
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_header_means_to_us_what_it_means_to_tarfile(data):
+    kind = data.draw(st.sampled_from([b"0", b"1", b"2", b"5", b"\0", b"3", b"7", b"L", b"x"]))
+    info = tarfile.TarInfo(data.draw(st.sampled_from(["a", "a/b/", "\udcff", "p" * 90 + "/" + "n" * 60, ""])))
+    info.type, info.linkname = kind, data.draw(st.sampled_from(["", "target", "/x/\udcfe"]))
+    info.size, info.uid = data.draw(st.sampled_from([0, 7, 1 << 33, 1 << 40])), data.draw(st.sampled_from([0, 1000, 1 << 24]))
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT if info.size >= 1 << 33 or info.uid > 1 << 21 else tarfile.USTAR_FORMAT))
+    for at in data.draw(st.lists(st.integers(0, 511), max_size=3)):
+        header[at] = data.draw(st.sampled_from([0, 0x20, 0x2D, 0x30, 0x31, 0x37, 0x38, 0x5F, 0x80, 0xFF]))
+    if data.draw(st.booleans()):  # most damage would otherwise end at the checksum
+        header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
+    assert read_header(tar_read._Info, bytes(header)) == read_header(tarfile.TarInfo, bytes(header))
