@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import Counter
+from hashlib import sha256
 
 import pytest
-from build.small_image import OTHER, Place, convert, snapshot, write
+from blake3 import blake3
+from build.small_image import OTHER, Place, Recorder, convert, order_for, snapshot, world_of, write
 
 from sconify_cache import stat as stat_room
+from sconify_dodo.front import make_build
 from sconify_tasks import world as world_room
+from sconify_tasks.events import StepFinished
 from sconify_tasks.graph import STEPS as ALL
 
 EVERY_STEP = {step.name for step in ALL}
@@ -148,3 +154,61 @@ def test_the_databases_hold_no_protected_content_environment_or_command(native, 
         with sqlite3.connect(file) as database:
             text = "\n".join(database.iterdump())
         assert "marker-of" not in text, file
+
+
+def test_one_changed_file_among_many_is_read_and_encrypted_alone(native, place):
+    for number in range(40):
+        write(native / "app" / "many" / f"{number}", b"%d " % number * 999)
+    first = counted(convert(native, place))
+    assert first["files read"] == 40 + 4
+    write(native / "app" / "many" / "7", b"changed")
+    outcome = convert(native, place)
+    found = counted(outcome)
+    assert outcome.code == 0
+    assert (found["files read"], found["files encrypted"], found["bytes encrypted"]) == (1, 1, len(b"changed"))
+    assert found["bytes copied from before"] == first["bytes encrypted"] - len(b"7 " * 999)
+
+
+def test_a_file_that_is_read_again_after_all_is_found_as_before(native, place):
+    """What the step remembers is gone: everything is read, and nothing comes out differently."""
+    convert(native, place)
+    digest = place.image_digest()
+    for blob in (place.cache / "store" / "blobs").glob("*/*"):
+        blob.unlink()
+    outcome = convert(native, place)
+    assert counted(outcome)["files read"] == 4
+    assert place.image_digest() == digest
+
+
+def test_what_public_steps_yield_tells_no_unkeyed_digest_of_a_protected_file(native, place):
+    """They may be shared: from SHA-256 or BLAKE3 of a file its content could be guessed."""
+    convert(native, place)
+    contents = [(native / "app" / name).read_bytes() for name in ("secret", "sub/other", "run")]
+    digests = [make(content) for content in contents for make in (sha256, blake3)]
+    shapes = [shape for digest in digests for shape in (digest.digest(), digest.hexdigest().encode())]
+    public = {step.name for step in ALL if not step.secret}
+    assert {"encrypt", "copy", "sconify"} <= public
+    with world_of(place, Recorder()) as world:
+        build = make_build(world, order_for(native, place))
+        assert build.plan() == ()
+        for name in public:
+            outputs = build.settled[name]
+            record = json.dumps([outputs.facts, list(outputs.blobs.values())]).encode()
+            blobs = [world.store.get(digest) for digest in outputs.blobs.values()]
+            assert not [shape for shape in shapes for text in (record, *blobs) if shape in text], name
+        for name in ("encrypt", "copy"):
+            for digest in build.settled[name].blobs.values():
+                assert world.store.path(digest).stat().st_mode & 0o777 == 0o444
+        salts = world.store.path(build.settled["files"].blobs["salts"])
+        assert salts.stat().st_mode & 0o777 == 0o400
+        assert [shape for shape in shapes if shape in salts.read_bytes()]
+        build.close()
+
+
+def counted(outcome) -> Counter[str]:
+    """What all steps counted."""
+    total: Counter[str] = Counter()
+    for event in outcome.events:
+        if isinstance(event, StepFinished):
+            total.update(event.counts)
+    return total
