@@ -58,8 +58,10 @@ def database_error(error: sqlite3.Error, file: Path) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_FULL:
         return store_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), file)
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return StoreError(f"cache: {file}: {error}", hint="check its folder's owner and permissions")
+    if (code or 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+        return StoreError(
+            f"cache: {file}: {error}", hint="check the disk, its free space, and the folder's owner and permissions"
+        )
     return StoreError(f"cache: {file}: {error}", hint="if it is damaged, delete it: it holds nothing that can't be made again")
 
 
