@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from sconify_cache.limits import age, size
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import SconifyError, VerificationError
 
-_SIZE: Final = re.compile(r"([0-9]{1,12})([KMGT]?)")
-_AGE: Final = re.compile(r"([0-9]{1,6})([hdw])")
-_UNIT: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_HOURS: Final = {"h": 1, "d": 24, "w": 168}
 _STEP: Final = 1024
 _Answer = dict[str, Any]
 
@@ -68,20 +64,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
         command.add_argument("--cache", metavar="FOLDER", help="the cache [$SCONIFY_CACHE, else the user's cache folder]")
         command.add_argument("--json", action="store_true", help="answer with one JSON object")
     return found
-
-
-def size(text: str) -> int:
-    """Bytes of "20G" and the like (binary units); ValueError otherwise."""
-    if not (found := _SIZE.fullmatch(text)):
-        raise ValueError(text)
-    return int(found[1]) * _UNIT[found[2]]
-
-
-def age(text: str) -> int:
-    """Nanoseconds of "30d" and the like; ValueError otherwise."""
-    if not (found := _AGE.fullmatch(text)):
-        raise ValueError(text)
-    return int(found[1]) * _HOURS[found[2]] * 3600 * 10**9
 
 
 def _stats(folder: Path, _words: argparse.Namespace) -> tuple[_Answer, str]:
@@ -145,7 +127,7 @@ def _collect(folder: Path, words: argparse.Namespace) -> tuple[_Answer, str]:
         max_age_ns=words.max_age,
         dry_run=words.dry_run,
     )
-    forgotten = house.forget(older_than_ns=None if words.max_age is None else now - words.max_age, dry_run=words.dry_run)
+    forgotten = house.forget(now_ns=now, max_age_ns=words.max_age, dry_run=words.dry_run)
     house.close()
     answer: Mapping[str, Any] = {**asdict(found), "forgotten": forgotten, "dry_run": words.dry_run}
     went = f"{found.blobs} blobs ({_bytes(found.bytes)}), {found.records} records, {found.pointers} pointers"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sconify_cache.limits import size
 from sconify_tasks.errors import UsageError
 
 # When nothing sets a date: the same everywhere, so that the same inputs give the same bytes.
@@ -23,6 +24,7 @@ class Environment:
     state: Path
     cache: Path
     shared_cache: Path | None = None
+    cache_size: int | None = None
     root_key: str | None = field(default=None, repr=False)
     epoch: int = DEFAULT_EPOCH
     signer: str = ""
@@ -42,7 +44,7 @@ class Environment:
 
 
 def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) -> Environment:
-    """Read the variables documented in the README; UsageError for a SOURCE_DATE_EPOCH that is no number."""
+    """Read the variables documented in the README; UsageError for a date that is no number, or a size that is none."""
     home = Path(variables.get("HOME") or "/root")
     state = variables.get("SCONIFY_STATE") or _below(variables, "XDG_STATE_HOME", home / ".local" / "state")
     cache = variables.get("SCONIFY_CACHE") or _below(variables, "XDG_CACHE_HOME", home / ".cache")
@@ -50,6 +52,7 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
     if epoch and not _EPOCH.fullmatch(epoch):
         raise UsageError(f"SOURCE_DATE_EPOCH={epoch} is not a number of seconds", hint="unset it, or give seconds since 1970")
     return Environment(
+        cache_size=_cache_size(variables.get("SCONIFY_CACHE_SIZE", "")),
         home=home,
         state=Path(state),
         cache=Path(cache),
@@ -64,6 +67,13 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
         in_container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
         variables=dict(variables),
     )
+
+
+def _cache_size(text: str) -> int | None:
+    try:
+        return size(text) if text else None
+    except ValueError:
+        raise UsageError(f"SCONIFY_CACHE_SIZE={text} is no size", hint="write 500M, 20G or the like") from None
 
 
 def _below(variables: Mapping[str, str], name: str, default: Path) -> str:

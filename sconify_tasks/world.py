@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
 from sconify_cache.flights import Flights
-from sconify_cache.gc import building
+from sconify_cache.gc import building, collect_daily
+from sconify_cache.index import Index
 from sconify_cache.keys import Action
 from sconify_cache.local import LocalStore, hash_stream
 from sconify_cache.record import Record
@@ -149,6 +150,25 @@ class World:
         """Hold the store's lease: what is found in the store from now on, a prune leaves alone."""
         with building(self.environment.cache / "store"):
             yield
+        self._keep_to_size()
+
+    def _keep_to_size(self) -> None:
+        """After a build that had something to do: make the cache as small as SCONIFY_CACHE_SIZE says, at most once a day."""
+        if self.environment.cache_size is None:
+            return
+        index = Index(self.environment.cache / "actions")
+        try:
+            collect_daily(
+                self.store,
+                folder=self.environment.cache / "store",
+                now_ns=int(self.now().timestamp() * 10**9),
+                index=index,
+                max_bytes=self.environment.cache_size,
+            )
+        except StoreError as error:
+            self.events.emit(Warned(message=f"the cache could not be made smaller: {error}"))
+        finally:
+            index.close()
 
     def close(self) -> None:
         """Keep what was learned, and let go of images and connections."""

@@ -9,8 +9,9 @@ since the oldest of them began, with the day that "last use" is exact to. A buil
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 
 from sconify_cache import lease
 from sconify_cache.digest import Digest
-from sconify_cache.folder import make_private
+from sconify_cache.folder import disk_errors, make_private
 from sconify_cache.index import Index
 from sconify_cache.local import USE_GRANULARITY_NS
 from sconify_cache.named import Named, read_names
@@ -218,3 +219,15 @@ def _collect_records(
         index.delete((*records, *pointers))
         index.compact()
     return len(records), len(pointers)
+
+
+def collect_daily(store: PrunableStore, *, folder: Path, now_ns: int, index: Index, max_bytes: int) -> Collected | None:
+    """Collect if it was not done for a day; else None, for the price of one stat. For the end of builds that wrote."""
+    stamp = folder / "collected"
+    with suppress(FileNotFoundError):
+        if 0 <= now_ns - stamp.stat().st_mtime_ns < USE_GRANULARITY_NS:
+            return None
+    with disk_errors(stamp):
+        stamp.touch(mode=0o600)
+        os.utime(stamp, ns=(now_ns, now_ns))
+    return collect(store, folder=folder, now_ns=now_ns, index=index, max_bytes=max_bytes)
