@@ -79,10 +79,6 @@ class NativeSource:
         """As `SourceImage`."""
         return self._source.lstat(path)
 
-    def content_id(self, path: bytes) -> bytes | None:
-        """As `ContentIdSource`, where the source is one."""
-        return self._source.content_id(path) if isinstance(self._source, ContentIdSource) else None
-
     def listdir(self, path: bytes) -> list[bytes]:
         """As `SourceImage`."""
         return self._source.listdir(path)
