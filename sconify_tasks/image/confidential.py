@@ -14,11 +14,6 @@ from functools import cached_property
 from typing import BinaryIO
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.fspf.entries import Flag
-from sconify_tasks.fspf.errors import MalformedError
-from sconify_tasks.fspf.manifest import fspf_tag, open_manifest
-from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH
-from sconify_tasks.fspf.regions import Protection
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
@@ -32,7 +27,8 @@ class NativeSource:
     """A source as the steps see the native image. A confidential one yields no file that it protects: UsageError names it.
 
     `keys` are those under which its manifest may be sealed: with none that fits, nobody can tell what it protects, and
-    nothing of it is taken. The identity is asked for without looking into the image.
+    nothing of it is taken. The identity is asked for without looking into the image, and a run that asks for nothing else
+    loads nothing of protected files.
     """
 
     def __init__(self, source: SourceImage, *, keys: Callable[[], Iterable[bytes]]) -> None:
@@ -111,12 +107,22 @@ class NativeSource:
             yield entry, content
 
     def _check(self, path: bytes) -> None:
-        if self._sealed is not None and (path in self._sealed or below(path, FSPF_DIRECTORY)):
+        if self._sealed is None:
+            return
+        from sconify_tasks.fspf.names import FSPF_DIRECTORY
+
+        if path in self._sealed or below(path, FSPF_DIRECTORY):
             raise UsageError(f"{self.name} is a confidential image, and {shown(path)} is of use only to itself", hint=_HINT)
 
     @cached_property
     def _sealed(self) -> frozenset[bytes] | None:
         """Paths whose content is the runtime or ciphertext; None where the image is no confidential one."""
+        from sconify_tasks.fspf.entries import Flag
+        from sconify_tasks.fspf.errors import MalformedError
+        from sconify_tasks.fspf.manifest import fspf_tag, open_manifest
+        from sconify_tasks.fspf.names import MANIFEST_PATH
+        from sconify_tasks.fspf.regions import Protection
+
         found = self._source.lstat(MANIFEST_PATH)
         if found is None or found.kind is not Kind.FILE:
             return None
@@ -138,6 +144,8 @@ class NativeSource:
 
 def refuse_confidential_base(base: SourceImage) -> None:
     """UsageError for a base that has a manifest: ours would go over it, and the base's own program could no longer start."""
+    from sconify_tasks.fspf.names import MANIFEST_PATH
+
     if base.lstat(MANIFEST_PATH) is not None:
         raise UsageError(
             f"the base {base.name} is a confidential image: its program would find this image's manifest in place of its own",
