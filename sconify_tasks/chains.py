@@ -18,7 +18,7 @@ Place = tuple[str, ...]
 def upstream_images(images: Mapping[str, Options]) -> dict[str, tuple[str, ...]]:
     """For each image that is made from others: their names, in the order of `images`.
 
-    `oci:DIR` without a tag means every image that is written to DIR.
+    `oci:DIR` without a tag means every image that is written to DIR. UsageError names a circle, whoever is in it.
     """
     makers: dict[Place, list[str]] = {}
     for name, options in images.items():
@@ -33,6 +33,7 @@ def upstream_images(images: Mapping[str, Options]) -> dict[str, tuple[str, ...]]
         needs = {maker for place in places if place for maker in makers.get(place, ())}
         if needs:
             found[name] = tuple(each for each in images if each in needs)
+    in_order(found, found)
     return found
 
 

@@ -168,7 +168,8 @@ def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs:
         state = world.environment.cache / "doit.db"
         tasks = tasks_for(stale, waits=waits)
         code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
-        say_left_out(stale, upstream, world.events)
+        if keep_going:
+            say_left_out(stale, upstream, world.events)
     return code or failed
 
 
