@@ -33,6 +33,8 @@ from sconify_tasks.keys import ROOT_KEY_BYTES, Keys, load_root_key
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from sconify_tasks.signing.choose import ChosenSigner
+
 # Loading a large image takes an engine minutes, in which it says nothing.
 _ENGINE_SECONDS = 900
 RUNTIMES = Path(__file__).parent / "runtime" / "bin"
@@ -54,6 +56,7 @@ class World:
     sources: OpenedSources = field(default_factory=OpenedSources)
     flights: Flights = field(init=False)
     _docker: DockerClient | None = None
+    signers: dict[object, ChosenSigner] = field(default_factory=dict)
     _stat_caches: list[StatCache] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -110,5 +110,5 @@ def _decrypt(pem: bytes, name: str, passphrase: bytes, *, validate: bool) -> Pri
 
     try:
         return load_pem_private_key(pem, password=passphrase, unsafe_skip_rsa_key_validation=not validate)
-    except ValueError:
+    except (ValueError, TypeError):  # an empty passphrase is a TypeError
         raise UsageError(f"{name} can't be decrypted", hint="the passphrase is wrong, or the file is damaged") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from sconify_cache.keys import Action, content_id
@@ -37,6 +38,7 @@ class ChosenSigner:
     actions: Any
     component_key: bytes = field(repr=False)
     _opened: Signer | None = None
+    _lock: Lock = field(default_factory=Lock)
 
     def mrsigner(self) -> str:
         """SHA-256 of the key's modulus: its name in keys and in quotes."""
@@ -51,15 +53,18 @@ class ChosenSigner:
 
     def signer(self) -> Signer:
         """The signer itself. UsageError where its key is another one than the public key that was given."""
-        if self._opened is None:
-            opened = self._open()
-            if self.public is not None and not isinstance(self.location, Command) and opened.modulus != self._public_modulus():
-                raise UsageError(
-                    f"the public key {self.public} is not that of --scone-signer", hint="give the public half of the same key"
-                )
-            self._remember(_mrsigner(opened))  # a token's key may be another one by now than when it was last asked
-            self._opened = opened
-        return self._opened
+        with self._lock:  # steps of several images ask at once, and a passphrase is to be asked for once
+            if self._opened is None:
+                self._opened = self._checked(self._open())
+            return self._opened
+
+    def _checked(self, opened: Signer) -> Signer:
+        if self.public is not None and not isinstance(self.location, Command) and opened.modulus != self._public_modulus():
+            raise UsageError(
+                f"the public key {self.public} is not that of --scone-signer", hint="give the public half of the same key"
+            )
+        self._remember(_mrsigner(opened))  # a token's key may be another one by now than when it was last asked
+        return opened
 
     def _open(self) -> Signer:
         if isinstance(self.location, PemFile):
@@ -133,14 +138,17 @@ def choose_signer(world: World, options: Options) -> ChosenSigner | DebugSigner:
         raise UsageError("SCONIFY_SIGNER names no signing key", hint=f"allowed: {error}") from None
     if isinstance(location, PemFile):
         _refuse_inside_images(location.path, options)
-    return ChosenSigner(
+    public, passphrase_file = _path(options, "scone-signer-public-key"), _path(options, "scone-signer-passphrase-file")
+    chosen = ChosenSigner(
         location=location,
-        public=_path(options, "scone-signer-public-key"),
-        passphrase=Passphrase(file=_path(options, "scone-signer-passphrase-file"), given=environment.signer_passphrase),
+        public=public,
+        passphrase=Passphrase(file=passphrase_file, given=environment.signer_passphrase),
         module=environment.pkcs11_module,
         actions=world.actions,
         component_key=world.keys.component_key(),
     )
+    # Images with the same key share its signer.
+    return world.signers.setdefault((text, public, passphrase_file), chosen)
 
 
 def _path(options: Options, name: str) -> Path | None:

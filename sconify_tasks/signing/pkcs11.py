@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.errors import UnavailableError, UsageError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pkcs11 import Session
 
 MODULE_VARIABLE = "SCONIFY_PKCS11_MODULE"
+# Being logged in is a state of the whole process (PKCS#11 v2.40, 2.6): closing one session logs the others out.
+_ONE_SESSION = Lock()
 _INSTALL = "install it with: pip install 'sconify-tasks[pkcs11]'"
 
 
@@ -83,7 +86,7 @@ class TokenSigner:
         pkcs11 = _library()
         pin = self._pin() if login else None
         try:
-            with self._slot(pkcs11).open(user_pin=pin) as session:
+            with _ONE_SESSION, self._slot(pkcs11).open(user_pin=pin) as session:
                 yield session
         except pkcs11.exceptions.PinIncorrect:
             raise UsageError(f"the token refuses the PIN for {self._name}", hint="a few wrong ones lock it") from None

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from build.small_image import Place, convert, world_of
+from build.small_image import Place, Recorder, convert, options_for, world_of
 from cli.commands import arguments, run, variables
 from sgx import sdm
 from signing.keys import MODULE, PASSPHRASE, PIN, secrets_of
 
-from sconify_dodo import plan
+from sconify_dodo import front, plan
+from sconify_dodo.front import Order
 from sconify_tasks.graph import STEPS
 from sconify_tasks.image.oci import OciSource
 from sconify_tasks.policy.parse import parse_session
@@ -153,8 +154,6 @@ def test_another_key_under_the_same_name_is_noticed_and_known_from_then_on(nativ
         def _open(self):
             return PemSigner.from_file(self.pem)
 
-    from build.small_image import Recorder
-
     with world_of(place, Recorder()) as world:
 
         def chosen():
@@ -172,6 +171,29 @@ def test_another_key_under_the_same_name_is_noticed_and_known_from_then_on(nativ
         assert chosen().mrsigner() == first, "remembered"
         chosen().signer()
         assert chosen().mrsigner() == mrsigner(load_public(other_key.public))
+
+
+def test_a_passphrase_is_asked_for_once_a_run_however_many_images_are_signed(native, place, key, monkeypatch):
+    asked = []
+
+    def answer(what):
+        asked.append(what)
+        return PASSPHRASE
+
+    monkeypatch.setattr("sconify_tasks.signing.passphrase.ask", answer)
+    with world_of(place, Recorder()) as world:
+        orders = [
+            Order(
+                name=name,
+                options=options_for(
+                    native, place, to=f"oci:{place.folder}/{name}:1", heap=heap, scone_signer=str(key.encrypted)
+                ),
+                resources=place.folder / name / "resources",
+            )
+            for name, heap in (("one", 1 << 20), ("two", 1 << 21), ("three", 1 << 22))
+        ]
+        assert front.run(world, orders, jobs=2, keep_going=False, debug=True) == 0
+    assert asked == [f"the signing key {key.encrypted}"]
 
 
 def test_a_public_key_that_is_not_the_signers_is_refused(native, place, key, other_key):
@@ -228,15 +250,16 @@ def test_what_can_not_sign_is_one_line_and_leaves_no_image(given, said, code, me
 
 
 def test_the_key_and_its_passphrase_are_in_no_image_no_cache_no_state_and_no_log(native, place, key):
+    secrets = [*secrets_of(key), PASSPHRASE.encode()]
     for number, (pem, said) in enumerate(((key.pem, {}), (key.encrypted, {"SCONIFY_SIGNER_PASSPHRASE": PASSPHRASE}))):
         words = arguments(native, place, f"--scone-signer={pem}", f"--heap={number + 1}M", "--verbose", "--debug")
         ended = run(place, words, env=said)
         assert ended.code == 0, ended.stderr
-        assert not [secret for secret in (*secrets_of(key), PASSPHRASE.encode()) if secret in ended.stderr.encode()]
+        assert not [secret for secret in secrets if secret in ended.stderr.encode()]
     for path in (*place.folder.rglob("*"), native):
         if path.is_file():
             content = path.read_bytes()
-            assert not [path for secret in (*secrets_of(key), PASSPHRASE.encode()) if secret in content]
+            assert not [path for secret in secrets if secret in content]
 
 
 def test_a_session_may_admit_the_signer_in_place_of_the_measurement(native, place, key):

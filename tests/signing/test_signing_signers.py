@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,10 @@ class TestPassphrase:
 
         PemSigner.from_file(key.pem, passphrase=Passphrase(prompt=never))
 
-    def test_a_wrong_one_is_one_line_that_does_not_repeat_it(self, key):
+    @pytest.mark.parametrize("wrong", ["wrong-one-7351", "", "\udcff", "x" * 5000])
+    def test_a_wrong_one_is_one_line_that_does_not_repeat_it(self, wrong, key):
         with pytest.raises(UsageError) as refusal:
-            PemSigner.from_file(key.encrypted, passphrase=Passphrase(given="wrong-one-7351"))
+            PemSigner.from_file(key.encrypted, passphrase=Passphrase(given=wrong))
         assert "7351" not in str(refusal.value)
         assert "\n" not in str(refusal.value)
         assert "passphrase is wrong" in refusal.value.hint
@@ -201,6 +203,11 @@ class TestToken:
     def test_what_is_not_there_is_named(self, uri, error, reason, token):
         with pytest.raises(error, match=reason):
             token_signer(token, uri=uri).modulus  # noqa: B018 - the question is what is tested
+
+    def test_signs_for_many_steps_at_once(self, key, token):
+        with ThreadPoolExecutor(4) as pool:
+            signed = list(pool.map(lambda number: token_signer(token).sign(b"data"), range(12)))
+        assert set(signed) == {PemSigner.from_file(key.pem).sign(b"data")}
 
     def test_the_key_is_found_by_its_id_too(self, key, token):
         assert token_signer(token, uri="pkcs11:id=%a1").modulus == load_public(key.public)
