@@ -11,12 +11,12 @@ from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.sgxs import measure
 
 _OF_THE_PLACE = {"v", "source"}
-_FOLLOWS = {"mrenclave", "measured"}
+_FOLLOWS = {"mrenclave", "measured", "embedded", "enclave"}
 RUNTIME = "runtime"
 
 
 def compare(one: Report, other: Report) -> dict[str, Any]:
-    """Return `mrenclave` (equal or not), `causes` and `others`: name -> [value of one, value of the other]."""
+    """Return `mrenclave`, `causes`, `others`: name -> [value of one, value of the other]; `embedded` the same of files."""
     causes = _causes(one, other)
     first, second = flat(one.document), flat(other.document)
     names = [name for name in dict.fromkeys((*first, *second)) if first.get(name) != second.get(name)]
@@ -29,8 +29,16 @@ def compare(one: Report, other: Report) -> dict[str, Any]:
         "mrenclave": [one.measured, other.measured],
         "same_mrenclave": one.measured == other.measured,
         "causes": causes,
+        "embedded": _embedded(one, other),
         "others": others,
     }
+
+
+def _embedded(one: Report, other: Report) -> dict[str, list[str | None]]:
+    """Embedded files that differ, with their content hashes: what another root hash (`config.binary_fs`) comes from."""
+    first, second = (report.document.get("embedded", {}).get("files", {}) for report in (one, other))
+    paths = sorted(first.keys() | second.keys())
+    return {path: [first.get(path), second.get(path)] for path in paths if first.get(path) != second.get(path)}
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sconify_tasks.errors import VerificationError
+from sconify_tasks.inspection.embedded import Embedded, inspect_embedded
 from sconify_tasks.inspection.subject import Subject
-from sconify_tasks.sconified import ELF, Place, Sconified, read_sconified
+from sconify_tasks.sconified import ELF, FILE_SYSTEM, Place, Sconified, read_sconified
 from sconify_tasks.sgx.claims import XFRM
 from sconify_tasks.sgx.layout import EXECUTE, READ, STACK_PAGES, THREAD_PAGES, WRITE, layout
 from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
@@ -47,7 +48,8 @@ def inspect(subject: Subject) -> Report:
     """Read, recompute and verify. EnclaveError for what is no sconified ELF at all; what does not verify is a problem."""
     found = read_sconified(subject.file)
     measured = measure(subject.file, found.config)
-    problems = tuple(_problems(subject.file, found, measured))
+    embedded = _embedded(subject.file, found)
+    problems = tuple(_problems(subject.file, found, measured)) + ((embedded.problem,) if embedded.problem else ())
     sigstruct = found.sigstruct
     document: dict[str, Any] = {
         "v": VERSION,
@@ -65,6 +67,7 @@ def inspect(subject: Subject) -> Report:
         "runtime": runtime_of(found.config, measured),
         "config": asdict(found.config),
         "enclave": _enclave(subject, found.config),
+        **({"embedded": embedded.document} if embedded.document else {}),
         "sections": {name.removeprefix(".sconify."): place.size for name, place in found.sections.items()},
     }
     if subject.image is not None:
@@ -91,6 +94,12 @@ def _problems(file: Path, found: Sconified, measured: MrEnclave) -> list[str]:
     if ELF in found.sections and _digest(file, found.sections[ELF]) != found.config.binary.sha256:
         problems.append("the original program in it is not the one that was measured")
     return problems
+
+
+def _embedded(file: Path, found: Sconified) -> Embedded:
+    if found.config.binary_fs is None:
+        return Embedded()
+    return inspect_embedded(file, found.sections[FILE_SYSTEM], found.config.binary_fs)
 
 
 def _digest(file: Path, place: Place) -> str:

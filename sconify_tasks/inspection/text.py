@@ -13,6 +13,8 @@ from sconify_tasks.ui import clean
 def report_lines(report: Report) -> Iterator[str]:
     """One `name: value` a line, aligned."""
     document = {key: value for key, value in report.document.items() if key not in {"v", "problems", "enclave"}}
+    if embedded := document.get("embedded"):
+        document["embedded"] = {key: value for key, value in embedded.items() if key != "files"}  # thousands: JSON has them
     document["verified"] = "yes: signature and measurement" if not report.problems else "NO: " + "; ".join(report.problems)
     yield from _aligned(flat(document))
     enclave = report.document["enclave"]
@@ -29,6 +31,9 @@ def comparison_lines(found: Mapping[str, Any], names: tuple[str, str]) -> Iterat
     if found["causes"]:
         yield "changed by:"
         yield from _pairs(found["causes"])
+    if found["embedded"]:
+        yield "embedded files that differ:"
+        yield from _pairs(found["embedded"])
     if found["others"]:
         yield "differs too, and does not change MRENCLAVE:"
         yield from _pairs(found["others"])

@@ -7,6 +7,7 @@ import json
 import shutil
 
 import pytest
+from build.small_image import SECRET, convert
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspection.commands import run
@@ -103,6 +104,31 @@ def test_another_runtime_is_named_as_the_cause(made, binary, tmp_path):
     assert ended.code == 4, "its signature is of another measurement"
     assert list(json.loads(ended.stdout)["causes"]) == ["runtime"]
     assert json.loads(ended.stdout)["causes"]["runtime"] == ["this installation's, amd64", "not this installation's"]
+
+
+def test_embedded_files_are_all_to_be_seen_and_checked_and_a_changed_one_is_found(made, native, place, tmp_path):
+    given = {"binary_fs": True, "dir": (), "fs_dir": ("/app",)}
+    assert convert(native, place, **given).code == 0
+    (native / "app" / "secret").write_bytes(b"another content")
+    assert convert(native, place, to=f"oci:{place.folder}/changed:small", **given).code == 0
+    images = (f"oci:{place.layout}:small", f"oci:{place.folder}/changed:small")
+    found = json.loads(look(made, "--json", images[0]).stdout)
+    assert found["verified"] is True
+    assert "/app/secret" in found["embedded"]["files"]
+    assert found["embedded"]["count"] == len(found["embedded"]["files"])
+    compared = json.loads(look(made, "--json", *images).stdout)
+    assert list(compared["causes"]) == ["config.binary_fs"]
+    assert list(compared["embedded"]) == ["/app/secret"]
+    assert "embedded files that differ:\n  /app/secret: " in look(made, *images).stdout
+    image = OciSource(place.layout, "small")
+    (tmp_path / "prog").write_bytes(image.read(b"/bin/prog", limit=1 << 26))
+    image.close()
+    content = (tmp_path / "prog").read_bytes()
+    (tmp_path / "prog").write_bytes(content.replace(SECRET, SECRET[::-1]))
+    assert (tmp_path / "prog").read_bytes() != content
+    ended = look(made, tmp_path / "prog")
+    assert ended.code == 4
+    assert "the embedded data is damaged" in ended.stderr
 
 
 @pytest.mark.parametrize(
