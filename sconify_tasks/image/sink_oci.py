@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -72,6 +72,25 @@ class OciSink:
             return layout_holds(open_layout(self._folder), name, expected)
         except SconifyError:
             return False
+
+    def remove(self, name: str) -> None:
+        """Take a tag out of the index, and what only it names out of the blobs; the folder goes with its last image."""
+        with self._locked():
+            layout = open_layout(self._folder)
+            index = layout.index()
+            entries = items(index.get("manifests"))
+            rest = [entry for entry in entries if tag_of(entry) != name]
+            gone = _named(layout, entries) - _named(layout, rest)
+            self._write(self._folder / "index.json", encode(index | {"manifests": rest}))
+            for digest in gone:
+                self._path(digest).unlink(missing_ok=True)
+            if rest:
+                return
+            for leftover in ("index.json", "oci-layout", _LOCK):
+                (self._folder / leftover).unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there
+            for folder in (self._blobs, self._blobs.parent, self._folder):
+                folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -171,6 +190,23 @@ class OciSink:
 
     def _temporary(self, path: Path) -> Path:
         return path.with_name(_TEMPORARY + path.name)
+
+
+def _named(layout: OciLayout, entries: list[object]) -> set[Sha256]:
+    """Digests of everything that entries of an index name, through nested indexes; what can't be read names nothing."""
+    found: set[Sha256] = set()
+    pending = list(entries)
+    while pending:
+        with suppress(SconifyError):
+            blob = descriptor(pending.pop())
+            if blob.digest in found:
+                continue
+            found.add(blob.digest)
+            if "manifest" in blob.media_type or "index" in blob.media_type:
+                document = layout.document(blob)
+                pending += [*items(document.get("manifests")), *items(document.get("layers"))]
+                pending += [document["config"]] if "config" in document else []
+    return found
 
 
 def described(media_type: str, data: bytes) -> Descriptor:
