@@ -53,14 +53,13 @@ def main() -> None:
     )
     files = [entry for entry in found.public if entry.meta.kind is Kind.FILE]
     sources = _sources(before["extents"], work, native, files)
-    with (work / "section.new").open("wb") as out:
-        written = write_section(
-            out,
-            regions=Regions.of([Region(path=b"/", protection=Protection.AUTHENTICATED)]),
-            visible=[entry for entry in found.public if entry.meta.kind is not Kind.FILE],
-            embedded=files,
-            sources=sources,
-        )
+    written = write_section(
+        work / "section.new",
+        regions=Regions.of([Region(path=b"/", protection=Protection.AUTHENTICATED)]),
+        visible=[entry for entry in found.public if entry.meta.kind is not Kind.FILE],
+        embedded=files,
+        sources=sources,
+    )
     (work / "section.new").rename(work / "section")
     write_sconified(runtime, work / "sconified", {FILE_SYSTEM: work / "section"})
     cache.save()
@@ -79,10 +78,10 @@ def _sources(
     sources = known_sources(work / "section", old)
     missing = {entry.path: entry.content for entry in files if entry.content not in sources}
     staging = Staging(path=work / "staged", key=KEY)
-    with staging.path.open("wb") as out, native.walk(sorted(missing)) as stream:
+    with staging.open() as out, native.walk(sorted(missing)) as stream:
         for entry, content in stream:
             if content is not None:
-                sources[missing[entry.path]] = staging.add(entry, content, missing[entry.path], out)
+                sources[missing[entry.path]] = staging.add(entry, content, missing[entry.path], out, vouched=True)
     return sources
 
 

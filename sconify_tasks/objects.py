@@ -11,7 +11,7 @@ from sconify_tasks.elf import inspect
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry
 
-_MAGIC = b"\x7fELF"
+MAGIC = b"\x7fELF"
 _BUFFER = 1 << 20
 # A larger object is hashed like any file but not looked into: memory must not follow the size of a file.
 LARGEST = 64 << 20
@@ -48,7 +48,7 @@ def objects_of(value: JSON) -> Iterator[ObjectFacts]:
 
 def read_object(entry: Entry, head: bytes, content: BinaryIO) -> tuple[ObjectFacts | None, Iterable[bytes]]:
     """Return the facts of a file that starts with `head`, if it is ELF, and the blocks that follow `head`."""
-    if not head.startswith(_MAGIC) or entry.size > LARGEST:
+    if not head.startswith(MAGIC) or entry.size > LARGEST:
         return None, _blocks(content)
     rest = list(_blocks(content))
     try:

@@ -20,7 +20,7 @@ from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import ContentIdSource, SourceImage
-from sconify_tasks.objects import ObjectFacts, objects_of, read_object
+from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
 
 _BUFFER = 1 << 20
@@ -100,7 +100,7 @@ def scan(
                 expected = known(path) if known else None
                 old = before.find(path, expected, salted=salted)
                 made.read += old is None
-                found = old or _read(entry, content, key, salted=salted)
+                found = old or _read(entry, content, key, salted=salted, expected=expected)
                 progress(entry.size)
                 if expected is not None and found.content_id != expected:
                     raise SconifyError(f"{shown(path)} changed while it was read", hint="build again when nothing writes to it")
@@ -111,12 +111,18 @@ def scan(
     return made
 
 
-def _read(entry: Entry, content: BinaryIO, key: bytes, *, salted: bool) -> Content:
-    """All of it in one pass over the content."""
+def _read(entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected: bytes | None) -> Content:
+    """All of it in one pass over the content; only its first bytes where they say that there is nothing else to find.
+
+    The source that gave the `expected` id notices by itself a file that changed since.
+    """
     from blake3 import blake3
 
+    head = content.read(len(MAGIC))
+    if expected is not None and not salted and head != MAGIC:
+        return Content(content_id=expected, salt=b"", facts=None)
     hasher, digest = blake3(key=key), hashlib.sha256()
-    head = content.read(_BUFFER)
+    head += content.read(_BUFFER)
     facts, rest = read_object(entry, head, content)
     for block in chain((head,), rest):
         hasher.update(block)

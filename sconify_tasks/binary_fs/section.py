@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,32 +27,46 @@ class Source:
 
     path: Path
     extent: Extent
+    staged: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Staging:
-    """Contents that no earlier section has, in one file, in the order in which they come."""
+    """Contents that no earlier section has, in one file, in the order in which they come.
+
+    Where that is the order of a section, and nothing else goes into it, the file becomes the section as it lies.
+    """
 
     path: Path
     key: bytes = field(repr=False)
-    size: int = 0
+    size: int = HEADER.size
 
-    def add(self, entry: Entry, content: BinaryIO, content_id: bytes, out: BinaryIO) -> Source:
-        """Copy and hash one content; SconifyError where it is not what the content id says."""
+    def open(self) -> BinaryIO:
+        """Make the file, with room for a section's header."""
+        out = self.path.open("wb")
+        out.write(bytes(HEADER.size))
+        return out
+
+    def add(self, entry: Entry, content: BinaryIO, content_id: bytes, out: BinaryIO, *, vouched: bool = False) -> Source:
+        """Copy and hash one content; SconifyError where it is not what the content id says.
+
+        `vouched`: the source gave that id, and notices by itself a file that changed since.
+        """
         from blake3 import blake3
 
         start, digests, keyed = self.size, bytearray(), blake3(key=self.key)
         while block := _read(content):
-            keyed.update(block)
+            if not vouched:
+                keyed.update(block)
             view = memoryview(block)
             for position in range(0, len(block), CHUNK):
                 digests += hashlib.sha256(view[position : position + CHUNK]).digest()
             out.write(block)
             self.size += len(block)
         size = self.size - start
-        if size != entry.size or keyed.digest() != content_id:
+        if size != entry.size or not (vouched or keyed.digest() == content_id):
             raise SconifyError(f"{shown(entry.path)} changed while it was read", hint="build again when nothing writes to it")
-        return Source(path=self.path, extent=Extent(offset=start, size=size, digests=bytes(digests)))
+        return Source(path=self.path, extent=Extent(offset=start, size=size, digests=bytes(digests)), staged=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +78,14 @@ class Written:
 
 
 def write_section(
-    out: BinaryIO,
+    path: Path,
     *,
     regions: Regions,
     visible: Iterable[ManifestEntry],
     embedded: Iterable[ManifestEntry],
     sources: Mapping[bytes, Source],
 ) -> Written:
-    """Write a section to a new file.
+    """Write a section to a new file at `path`, or make it of a staging file that is one but for header and index.
 
     `embedded` are entries whose `content` is a key of `sources`; `visible` are all others. Every class is set here. The
     result depends on entries and contents alone: contents lie in the order of the paths, each once.
@@ -86,11 +101,28 @@ def write_section(
     )
     body = encode_index(Index(manifest=manifest, extents={entry.path: by_id[entry.content] for entry in files}))
     header = encode_header(data=sum(source.extent.size for source in order), index=len(body))
-    out.write(header)
-    _copy_runs(order, out)
-    out.write(body)
-    out.flush()
+    if _is_section(order):
+        order[0].path.rename(path)
+        with path.open("r+b") as out:
+            out.write(header)
+            out.seek(0, SEEK_END)
+            out.write(body)
+    else:
+        with path.open("wb") as out:
+            out.write(header)
+            _copy_runs(order, out)
+            out.write(body)
     return Written(root=root_hash(header, body), extents=by_id)
+
+
+def _is_section(order: Sequence[Source]) -> bool:
+    """Whether the contents lie in one staging file as in a section, and nothing beside them."""
+    end = HEADER.size
+    for source in order:
+        if not source.staged or source.path != order[0].path or source.extent.offset != end:
+            return False
+        end += source.extent.size
+    return bool(order) and order[0].path.stat().st_size == end
 
 
 def _layout(files: Sequence[ManifestEntry], sources: Mapping[bytes, Source]) -> tuple[dict[bytes, Extent], list[Source]]:

@@ -20,6 +20,7 @@ from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
+from sconify_tasks.image.source import ContentIdSource
 from sconify_tasks.image.tar_write import FileRange
 from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
@@ -38,8 +39,7 @@ def run(context: Context) -> Outputs:
     with store.scratch() as scratch:
         sources = _sources(context, files, scratch)
         path = scratch / "section"
-        with path.open("wb") as out:
-            written = write_section(out, regions=regions, visible=visible, embedded=files, sources=sources)
+        written = write_section(path, regions=regions, visible=visible, embedded=files, sources=sources)
         section = store.adopt(path, private=True)
         stub = scratch / "stub"
         write_sconified(context.world.runtime(context.text("architecture")), stub, {})
@@ -96,12 +96,15 @@ def _sources(context: Context, files: Sequence[ManifestEntry], scratch: Path) ->
             missing.setdefault(entry.content, entry.path)
     by_path = {path: content_id for content_id, path in missing.items()}
     staging = Staging(path=scratch / "staged", key=context.world.keys.content_id_key())
-    with staging.path.open("wb") as out, context.native().walk(sorted(by_path)) as stream:
+    native = context.native()
+    vouches = native.content_id if isinstance(native, ContentIdSource) else None
+    with staging.open() as out, native.walk(sorted(by_path)) as stream:
         for found, content in stream:
             content_id = by_path.pop(found.path, None)
             if content_id is not None and content is not None:
                 context.progress(found.size)
-                sources[content_id] = staging.add(found, content, content_id, out)
+                vouched = vouches is not None and vouches(found.path) == content_id
+                sources[content_id] = staging.add(found, content, content_id, out, vouched=vouched)
     if by_path:
         raise SconifyError(f"{shown(min(by_path))} is gone from the native image", hint="build again when nothing writes to it")
     context.count("files embedded", len(missing))

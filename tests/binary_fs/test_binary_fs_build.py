@@ -92,7 +92,11 @@ def test_after_one_changed_file_only_that_file_is_read_for_the_section_and_the_r
 
     staged = []
     add = Staging.add
-    monkeypatch.setattr(Staging, "add", lambda self, entry, *rest: (staged.append(entry.path), add(self, entry, *rest))[1])
+    monkeypatch.setattr(
+        Staging,
+        "add",
+        lambda self, entry, *rest, **more: (staged.append(entry.path), add(self, entry, *rest, **more))[1],
+    )
     for number in range(20):
         write(native / "app" / f"file{number}", bytes([number]) * (number * 20_000))
     assert counted(convert(native, place, **GIVEN), "files read") == 23

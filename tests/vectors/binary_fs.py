@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +53,10 @@ def written(folder: Path, visible: list[ManifestEntry], contents: dict[bytes, by
     for content in contents.values():
         sources[hashlib.sha256(content).digest()] = Source(path=staged, extent=extent_of(content, at))
         at += len(content)
-    out = io.BytesIO()
+    section = folder / "section"
     files = [file(path, content, mode=0o644) for path, content in contents.items()]
-    found = write_section(out, regions=REGIONS, visible=visible, embedded=files, sources=sources)
-    return found.root, out.getvalue()
+    found = write_section(section, regions=REGIONS, visible=visible, embedded=files, sources=sources)
+    return found.root, section.read_bytes()
 
 
 def binary_fs() -> dict[str, Any]:
