@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -186,3 +187,42 @@ def test_a_device_is_left_out_with_a_warning(native, place, tmp_path):
     assert outcome.code == 0
     assert b"/app/pipe" not in {entry.path for entry in embedded(place, tmp_path)[0].manifest.entries}
     assert any("/app/pipe" in message for message in outcome.warnings)
+
+
+def flipped(write, path, **given):
+    """A disk that changes one bit of what is embedded."""
+    written = write(path, **given)
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(bytes(content))
+    return written
+
+
+def forgetful(write, path, *, embedded, **given):
+    """A writer that leaves out a file."""
+    return write(path, embedded=[entry for entry in embedded if entry.path != b"/app/secret"], **given)
+
+
+def careless(write, path, *, embedded, **given):
+    """A writer that loses a mode."""
+    return write(path, embedded=[replace(entry, meta=replace(entry.meta, mode=0o777)) for entry in embedded], **given)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (flipped, "damaged"),
+        (forgetful, "/app/secret is embedded and was not to be"),
+        (careless, "as it is in the native image"),
+    ],
+    ids=["a flipped bit", "a file left out", "another mode"],
+)
+def test_the_last_check_refuses_an_image_that_does_not_carry_what_was_selected(native, place, monkeypatch, fault, words):
+    from sconify_tasks.steps import binary_fs
+
+    write = binary_fs.write_section
+    monkeypatch.setattr(binary_fs, "write_section", lambda path, **given: fault(write, path, **given))
+    outcome = convert(native, place, **GIVEN)
+    assert outcome.code == 4
+    assert words in outcome.failures["verify_embedded"]
+    assert not place.layout.exists()
