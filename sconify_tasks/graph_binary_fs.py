@@ -9,8 +9,14 @@ from sconify_tasks.step import Step
 
 _EMBEDDED = Step(
     name="embedded",
-    version=1,
-    inputs={"native": "external.native", "binary": "binary.path", "config": "inspect.config"},
+    version=2,
+    inputs={
+        "native": "external.native",
+        "binary": "binary.path",
+        "binary_links": "binary.links",
+        "scripts": "binary.scripts",
+        "config": "inspect.config",
+    },
     reads=frozenset(
         {
             *("fs-dir", "fs-file", "plain", "plain-file", "host-path"),

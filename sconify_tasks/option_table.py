@@ -286,7 +286,12 @@ OPTIONS: tuple[Option, ...] = (
         DEFAULTS,
         "don't add the shared objects that the binary needs; name those that the base lacks with --plain-file",
     ),
-    _flag("disable-copy-service-libraries", DEFAULTS, "don't add the libraries of a known service, such as /usr/lib/python3.7"),
+    _flag(
+        "disable-copy-service-libraries",
+        DEFAULTS,
+        "don't add the libraries of a known service, such as /usr/lib/python3.7; known are Python 3, Node.js, Java, Ruby, Perl,"
+        " PHP (cli and fpm), nginx and Redis (docs/services.md)",
+    ),
     _flag("disable-copy-envvars", DEFAULTS, "leave the native image's environment out of the session"),
     _flag(
         "disable-session-upload",
@@ -303,7 +308,7 @@ OPTIONS: tuple[Option, ...] = (
     _flag(
         "disable-replace-unsconifiable-binaries",
         DEFAULTS,
-        "use the image's own binary in every case, as the embedded toolchain always does",
+        "use the image's own binary in every case; the embedded toolchain always does, as it replaces none (docs/services.md)",
     ),
     _flag("disable-update-session-if-exists", DEFAULTS, "fail where the session exists, rather than update it"),
     _flag(

@@ -14,7 +14,8 @@ from sconify_tasks.image.paths import shown
 from sconify_tasks.image.resolve import Resolved, find_path, resolve_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.protection import region_table
-from sconify_tasks.services import detect
+from sconify_tasks.services import Service, detect
+from sconify_tasks.step import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +51,28 @@ def ancestors(native: SourceImage, paths: Iterable[bytes]) -> list[ManifestEntry
     return [ManifestEntry(meta=entry) for entry in found if entry is not None and entry.kind is Kind.DIR]
 
 
-def service_libraries(native: SourceImage, binary: str) -> tuple[set[bytes], dict[bytes, bytes]]:
-    """Where the libraries of the binary's service lie in this image, and the symlinks that lead there."""
-    service = detect(binary)
+def service_libraries(native: SourceImage, service: Service | None) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """Where a service's libraries (directories and files) lie in this image, and the symlinks that lead there."""
     paths: set[bytes] = set()
     links: dict[bytes, bytes] = {}
     for path in service.libraries if service else ():
         found = find_path(native, path)
-        if found is not None and found.entry.kind is Kind.DIR:
+        if found is not None and found.entry.kind in (Kind.DIR, Kind.FILE):
             paths.add(found.path)
             links.update({link.path: link.target for link in found.links})
     return paths, links
+
+
+def service_of(context: Context) -> Service | None:
+    """The service that the binary of this image is the runtime of, by its path and by the links that lead to it."""
+    return detect(context.text("binary"), [link for link, _ in context.pairs("binary_links")])
+
+
+def scripts_of(context: Context) -> set[bytes]:
+    """The scripts that the binary is started with."""
+    scripts = context.fact("scripts")
+    assert isinstance(scripts, (list, tuple))
+    return {str(path).encode() for path in scripts}
 
 
 def resolve_option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.protection import NEVER_PROTECTED
 from sconify_tasks.selection import resolve_option, service_libraries
-from sconify_tasks.services import LOADER_FILES
+from sconify_tasks.services import LOADER_FILES, Service
 
 _SHARED_OBJECT = re.compile(rb"\.so(\.[0-9][^/]*)?\Z")
 _EMBEDDABLE = (Kind.FILE, Kind.DIR, Kind.SYMLINK)
@@ -58,7 +58,9 @@ class Chosen:
         return any(prefix in self.plain for prefix in prefixes(path))
 
 
-def choose(native: SourceImage, options: Mapping[str, Any], *, binary: str) -> Chosen:
+def choose(
+    native: SourceImage, options: Mapping[str, Any], *, service: Service | None, scripts: Iterable[bytes] = ()
+) -> Chosen:
     """Resolve the options; UsageError for a path that is missing, or named for two things."""
     links: dict[bytes, bytes] = {}
     defaults = not options["disable-binary-fs-defaults"]
@@ -79,10 +81,12 @@ def choose(native: SourceImage, options: Mapping[str, Any], *, binary: str) -> C
     if defaults:
         links |= _links_of_root(native)
         if not options["disable-copy-service-libraries"]:
-            libraries, on_the_way = service_libraries(native, binary)
+            libraries, on_the_way = service_libraries(native, service)
             named |= libraries
             links |= on_the_way
-    named |= {path for path in LOADER_FILES if (found := native.lstat(path)) is not None and found.kind is Kind.FILE}
+    named |= set(scripts)
+    pins = (*LOADER_FILES, *(service.absent if service else ()))
+    named |= {path for path in pins if (found := native.lstat(path)) is not None and found.kind is Kind.FILE}
     return Chosen(embedded=frozenset(named), plain=frozenset(plain), host=host, objects=defaults, links=links)
 
 

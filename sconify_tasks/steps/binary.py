@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,10 +21,11 @@ from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection
 from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Kind
-from sconify_tasks.image.resolve import Resolved, resolve_path
+from sconify_tasks.image.resolve import Resolved, find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.policy.command import split
 from sconify_tasks.policy.shell_form import native_command
+from sconify_tasks.scripts import Search, Started, started
 from sconify_tasks.selection import select
 from sconify_tasks.services import detect
 from sconify_tasks.step import Context, Outputs
@@ -38,24 +39,27 @@ def run(context: Context) -> Outputs:
     """Yield the binary's place, digest and ELF facts, the links that lead to it, and the command's words."""
     native = context.native()
     config = context.load("config")
-    path_variable = context.text("path_variable") or _DEFAULT_PATH
-    found = _find(native, context.options.text("binary"), path_variable, config["workdir"], "--binary")
-    words = _command(context, config)
-    program = _find(native, words[0], path_variable, config["workdir"], "the command's first word")
-    if program.path != found.path:
-        raise UsageError(
-            f"the command starts {words[0]} ({_text(program.path)}), and --binary is {_text(found.path)}",
-            hint="name the program that is to be protected in both: --binary=PATH and --command='PROGRAM ARGUMENTS'",
-        )
+    search = Search(native=native, path_variable=context.text("path_variable") or _DEFAULT_PATH, workdir=config["workdir"])
+    named = started(search, [context.options.text("binary")], "--binary")
+    command = started(search, _command(context, config), "the command's first word")
+    found = named.program
+    if command.program.path != found.path:
+        raise _other_program(command, found)
+    scripts = {script.path: script for script in (*named.scripts, *command.scripts)}
     protected = select(native, context.options).regions().protection(found.path) is Protection.ENCRYPTED
     blobs, digest, size, facts = _read(context, native, found, keep=not protected)
     require_architecture(facts, config["architecture"], name=f"the binary {_text(found.path)}")
     if not facts.is_pie and not context.options.flag("disable-pie-check"):
-        context.warn(f"{_text(found.path)} is not a position-independent executable (PIE): converted all the same")
+        context.warn(
+            f"{_text(found.path)} is not compiled as a position-independent executable (PIE): `file` says so too. The vendor's"
+            " runtime needs PIE; this one does not, and it is converted all the same (--disable-pie-check: not a word of it)"
+        )
     main = ManifestEntry(meta=replace(found.entry, size=size), content=bytes.fromhex(digest))
     blobs["entry"] = context.world.store.put(encode_tree([main]), private=True)
-    links = _links(native, found, program, _text(found.path), context)
-    blobs["command"] = context.world.store.put(json.dumps(list(words)).encode(), private=True)
+    links = _links(native, found, [named.program, command.program, *scripts.values()], context)
+    blobs["command"] = context.world.store.put(json.dumps(list(command.words)).encode(), private=True)
+    for script in scripts:
+        context.detail(f"{_text(script)} is a script: its interpreter {_text(found.path)} is the binary, and reads it")
     return Outputs(
         blobs=blobs,
         facts={
@@ -66,7 +70,8 @@ def run(context: Context) -> Outputs:
             "architecture": config["architecture"],
             "interpreter": facts.interpreter.decode(errors="replace"),
             "static": facts.static,
-            "links": [[link, target] for link, target in sorted(links.items())],
+            "scripts": tuple(sorted(_text(path) for path in scripts)),
+            "links": [(link, target) for link, target in sorted(links.items())],
             **({"original": None} if protected else {}),
         },
     )
@@ -77,21 +82,13 @@ def _command(context: Context, config: Mapping[str, Any]) -> tuple[str, ...]:
     return split(given) if given else native_command(config["entrypoint"], config["cmd"])
 
 
-def _find(native: SourceImage, name: str, path_variable: str, workdir: str, what: str) -> Resolved:
-    """Resolve a path, or a bare name along PATH, to a regular file of the image."""
-    if "/" in name:
-        candidates = [name if name.startswith("/") else f"{workdir.rstrip('/')}/{name}"]
-    else:
-        candidates = [f"{directory.rstrip('/')}/{name}" for directory in path_variable.split(":") if directory.startswith("/")]
-    for candidate in candidates:
-        try:
-            found = resolve_path(native, candidate.encode())
-        except UsageError:
-            continue
-        if found.entry.kind is Kind.FILE:
-            return found
-    where = "on the PATH of" if "/" not in name else "in"
-    raise UsageError(f"{what}: there is no file {name} {where} {native.name}", hint="name a program that the native image has")
+def _other_program(command: Started, found: Resolved) -> UsageError:
+    first = command.scripts[0].path if command.scripts else b""
+    how = f", which runs the script {_text(first)}" if first else ""
+    return UsageError(
+        f"the command starts {_text(command.program.path)}{how}, and --binary is {_text(found.path)}",
+        hint="name the program that is to be protected in both: --binary=PATH and --command='PROGRAM ARGUMENTS'",
+    )
 
 
 def _read(
@@ -122,15 +119,16 @@ def _copy(content: BinaryIO, out: IO[bytes]) -> tuple[str, int]:
     return hasher.hexdigest(), size
 
 
-def _links(native: SourceImage, found: Resolved, program: Resolved, path: str, context: Context) -> dict[str, str]:
-    """Symlinks by which the program is known: those on the way to it, and the service's usual one."""
-    links = {_text(link.path): _text(link.target) for link in (*found.links, *program.links)}
+def _links(native: SourceImage, found: Resolved, ways: Iterable[Resolved], context: Context) -> dict[str, str]:
+    """Symlinks by which the program and its scripts are known: those on the way to them, and the service's usual one."""
+    path = _text(found.path)
+    links = {_text(link.path): _text(link.target) for way in ways for link in way.links}
     service = None if context.options.flag("disable-binary-symlink-detection") else detect(path)
     for link in service.links if service else ():
         entry = native.lstat(link)
         if entry is None:
             links.setdefault(link.decode(), path)
-        elif entry.kind is Kind.SYMLINK and resolve_path(native, link).path == found.path:
+        elif entry.kind is Kind.SYMLINK and (at := find_path(native, link)) is not None and at.path == found.path:
             links.setdefault(link.decode(), _text(entry.target))
     return links
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
 from sconify_tasks.fspf.entries import ManifestEntry
@@ -12,7 +12,7 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.scan import Scan, earlier, scan
-from sconify_tasks.selection import ancestors
+from sconify_tasks.selection import ancestors, scripts_of, service_of
 from sconify_tasks.step import Context, Outputs
 
 # There must be somewhere to write temporary files, in memory.
@@ -22,10 +22,11 @@ _WANTED = (b"/tmp", b"/var/tmp")
 def run(context: Context) -> Outputs:
     """Yield what is embedded and what is copied, regions, the links and parents on the way, and what ELF files need."""
     native = context.native()
-    chosen = choose(native, context.options, binary=context.text("binary"))
+    service = service_of(context)
+    chosen = choose(native, context.options, service=service, scripts=scripts_of(context))
     embedded, public, found = _scan(context, native, chosen)
     store = context.world.store
-    parents = _parents(context, native, chosen, [*embedded, *public])
+    parents = _parents(context, native, chosen, [*embedded, *public], service.directories if service else ())
     return Outputs(
         blobs={
             "embedded": store.put(encode_tree(embedded), private=True),
@@ -66,10 +67,12 @@ def _scan(context: Context, native: SourceImage, chosen: Chosen) -> tuple[list[M
     return [entry for entry in embedded if embeddable(entry.meta)], public, found
 
 
-def _parents(context: Context, native: SourceImage, chosen: Chosen, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
+def _parents(
+    context: Context, native: SourceImage, chosen: Chosen, entries: Sequence[ManifestEntry], more: Iterable[bytes]
+) -> list[ManifestEntry]:
     """Directories that must be there although nobody selected them, and those that lead to what is seen."""
     workdir = context.load("config")["workdir"].encode()
-    wanted = {*_WANTED, workdir, *(parent for path in entries for parent in _above(path.path))}
+    wanted = {*_WANTED, *more, workdir, *(parent for path in entries for parent in _above(path.path))}
     directories = {path for path in wanted if (found := native.lstat(path)) is not None and found.kind is Kind.DIR}
     seen = {context.text("binary").encode(), *(region.path for region in chosen.regions().regions), *chosen.links}
     made = {entry.path: entry for entry in ancestors(native, [*seen, *(path + b"/." for path in directories)])}

@@ -17,8 +17,8 @@ from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.scan import earlier, scan
-from sconify_tasks.selection import ancestors, select, service_libraries
-from sconify_tasks.services import LOADER_FILES, detect
+from sconify_tasks.selection import ancestors, scripts_of, select, service_libraries, service_of
+from sconify_tasks.services import LOADER_FILES, Service
 from sconify_tasks.step import Context, Outputs
 
 # A program that has nowhere to write temporary files fails in ways that are hard to read.
@@ -30,12 +30,14 @@ def run(context: Context) -> Outputs:
     native = context.native()
     selection = select(native, context.options)
     wanted = not context.options.flag("disable-copy-service-libraries")
-    service, links = service_libraries(native, context.text("binary")) if wanted else (set(), {})
-    pins = _pins(context, native)
+    known = service_of(context)
+    service, links = service_libraries(native, known) if wanted else (set(), {})
+    pins = _pins(known, native) | scripts_of(context)
     links |= selection.links
     regions = selection.regions(service | pins)
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
+    parents = _parents(native, context, [*roots, *(known.directories if known else ())])
     store = context.world.store
     found = scan(
         native,
@@ -52,7 +54,7 @@ def run(context: Context) -> Outputs:
             "secret": store.put(encode_tree(found.secret), private=True),
             "salts": store.put(encode_tree(found.salts), private=True),
             "public": store.put(encode_tree(found.public), private=True),
-            "parents": store.put(encode_tree(_parents(native, context, roots)), private=True),
+            "parents": store.put(encode_tree(parents), private=True),
         },
         facts={
             "roots": tuple(sorted(path.decode() for path in selection.encrypted)),
@@ -63,9 +65,8 @@ def run(context: Context) -> Outputs:
     )
 
 
-def _pins(context: Context, native: SourceImage) -> set[bytes]:
+def _pins(service: Service | None, native: SourceImage) -> set[bytes]:
     """What decides which code is loaded: each is as in the native image, or it is not there, library directories too."""
-    service = detect(context.text("binary"))
     if service is None:
         return {*LOADER_FILES}
     return {*LOADER_FILES, *service.absent, *(path for path in service.libraries if find_path(native, path) is None)}
