@@ -219,7 +219,7 @@ def test_details_name_what_changed_and_hold_no_secret(project, native):
     write(native / "app" / "secret", b"changed")
     ended = run(project, ["doit", "sconify", "-v", "web"])
     assert ended.code == 0
-    assert "web: encrypt (inputs.secret changed)" in ended.stderr
+    assert "web: encrypt (inputs.salts changed; inputs.secret changed)" in ended.stderr
     assert "marker-of-the-native-environment" not in ended.stderr
 
 

@@ -1,6 +1,7 @@
 """An engine of the generation that keeps its images in containerd: Debian 13's (26.1), in a root file system of its own.
 
-It runs under chroot in a mount namespace of its own, so that its mounts go with it.
+It runs under chroot in a mount namespace of its own, so that its mounts go with it, and in a network namespace of its own,
+because `--bridge=none` takes away the docker0 that another engine of the machine uses.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def running_containerd_engine() -> Iterator[Engine]:
         (root / "etc" / "docker" / "daemon.json").write_text(json.dumps({"features": {"containerd-snapshotter": True}}))
         with (root / "log").open("wb") as log:
             process = subprocess.Popen(
-                [unshare, "--mount", "--propagation=private", "sh", "-c", _START.format(root=shlex.quote(str(root)))],
+                [unshare, "--mount", "--net", "--propagation=private", "sh", "-c", _START.format(root=shlex.quote(str(root)))],
                 stdout=log, stderr=log, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )  # fmt: skip
         host = f"unix://{root}/run/d.sock"
