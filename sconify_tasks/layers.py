@@ -33,9 +33,12 @@ def store_layer(store: WritableStore, items: Iterable[tuple[Entry, Content]]) ->
     offsets: dict[bytes, int] = {}
     with store.writer() as blob:
         writer = TarWriter(cast("BinaryIO", blob))
-        for entry, content in sorted(items, key=lambda item: order_key(item[0])):
-            offsets[entry.path] = writer.add(entry, content)
-        written = writer.close()
+        try:
+            for entry, content in sorted(items, key=lambda item: order_key(item[0])):
+                offsets[entry.path] = writer.add(entry, content)
+            written = writer.close()
+        finally:
+            writer.release()
     return StoredLayer(blob=blob.digest, diff_id=written.diff_id, size=written.size, offsets=offsets)
 
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import BinaryIO
 
-from sconify_cache.store import MissingBlobError, Store
+from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import ManifestEntry
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import ContentIdSource, SourceImage
 from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
+from sconify_tasks.trees import Trees
 
 _BUFFER = 1 << 20
 
@@ -60,16 +60,16 @@ class Scan:
     read: int = 0
 
 
-def earlier(previous: Outputs | None, store: Store, *, trees: tuple[str, ...] = ("secret", "public")) -> Earlier:
+def earlier(previous: Outputs | None, kept: Trees, *, trees: tuple[str, ...] = ("secret", "public")) -> Earlier:
     """What a record of this very version of the step tells; nothing where a blob of it is gone."""
     contents: dict[bytes, Content] = {}
     if previous is not None:
         with suppress(MissingBlobError):
             objects = {facts.path.encode(): facts for facts in objects_of(previous.facts["objects"])}
-            salted = decode_tree(store.get(previous.blobs["salts"])) if "salts" in previous.blobs else ()
+            salted = kept.get(previous.blobs["salts"]) if "salts" in previous.blobs else ()
             salts = {entry.path: entry.content for entry in salted}
             for name in trees:
-                for entry in decode_tree(store.get(previous.blobs[name])):
+                for entry in kept.get(previous.blobs[name]):
                     path = entry.path
                     found = Content(content_id=entry.content, salt=salts.get(path, b""), facts=objects.get(path))
                     contents[path] = found

@@ -14,9 +14,6 @@ def flagged(entry: ManifestEntry, *, main: bytes) -> ManifestEntry:
     """Mark an executable, whose ciphertext lies under /fspf/x, and the image's binary, `main`."""
     if entry.meta.kind is not Kind.FILE:
         return entry
-    flags = entry.flags
     if entry.path == main:
-        flags |= Flag.MAIN | Flag.STORED_X
-    elif entry.meta.mode & _EXECUTE:
-        flags |= Flag.STORED_X
-    return replace(entry, flags=flags)
+        return replace(entry, flags=entry.flags | Flag.MAIN | Flag.STORED_X)
+    return replace(entry, flags=entry.flags | Flag.STORED_X) if entry.meta.mode & _EXECUTE else entry

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from sconify_tasks.signing.choose import ChosenSigner
+    from sconify_tasks.trees import Trees
 
 # Loading a large image takes an engine minutes, in which it says nothing.
 _ENGINE_SECONDS = 900
@@ -102,6 +103,13 @@ class World:
         found = StatCache(file, generation=generation, roots=(folder,), now=lambda: int(self.now().timestamp() * 10**9))
         self._stat_caches.append(found)
         return found
+
+    @cached_property
+    def trees(self) -> Trees:
+        """The trees that steps hand on."""
+        from sconify_tasks.trees import Trees
+
+        return Trees(store=self.store)
 
     @cached_property
     def sinks(self) -> Sinks:

@@ -59,9 +59,10 @@ def encode_entries(entries: Sequence[ManifestEntry]) -> bytes:
     parts = [U32.pack(len(entries))]
     previous = b""
     for entry in entries:
-        if entry.path <= previous:
-            raise ValueError(f"entries are not sorted by path, or twice: {entry.path!r} after {previous!r}")
-        previous = entry.path
+        path = entry.meta.path
+        if path <= previous:
+            raise ValueError(f"entries are not sorted by path, or twice: {path!r} after {previous!r}")
+        previous = path
         _encode(entry, parts)
     return b"".join(parts)
 
@@ -73,8 +74,10 @@ def decode_entries(cursor: Cursor) -> tuple[ManifestEntry, ...]:
     previous = b""
     for _ in range(count):
         entry = _decode(cursor)
-        check_order(previous, entry.path)
-        previous = entry.path
+        path = entry.meta.path
+        if path <= previous:
+            check_order(previous, path)
+        previous = path
         entries.append(entry)
     return tuple(entries)
 
@@ -158,6 +161,8 @@ def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[int, bytes, b
 
 def _decode_xattrs(cursor: Cursor) -> tuple[tuple[bytes, bytes], ...]:
     (count,) = cursor.unpack(U16)
+    if not count:
+        return ()
     xattrs: list[tuple[bytes, bytes]] = []
     previous = b""
     for _ in range(count):

@@ -10,7 +10,7 @@ from struct import Struct
 from sconify_tasks.fspf.entries import Flag, ManifestEntry, check_order, decode_entries, encode_entries
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.fspf.reading import U16, U32, Cursor
-from sconify_tasks.fspf.regions import Protection, Region, Regions, check_path, prefixes
+from sconify_tasks.fspf.regions import Protection, Region, Regions, check_path
 from sconify_tasks.fspf.stream import MANIFEST_INFO, open_sealed, seal
 from sconify_tasks.image.entry import Kind
 
@@ -93,16 +93,17 @@ def check_manifest(manifest: Manifest) -> None:
     it could lead elsewhere.
     """
     by_path = {entry.path: entry for entry in manifest.entries}
+    checked: set[bytes] = set()
     for entry in manifest.entries:
         if entry.meta.kind is Kind.FILE:
             _check_file(manifest.regions, entry)
         elif entry.meta.kind is not Kind.SYMLINK and entry.flags & ~Flag.PINNED:
             raise MalformedError("flags", f"{entry.path[:200]!r} has flags of a file and is none")
-        for ancestor in prefixes(entry.path):
-            if ancestor in (entry.path, b"/"):
-                continue
+        # An ancestor's own ancestors are checked with it, and a directory once for all that it holds.
+        ancestor = entry.path.rpartition(b"/")[0]
+        if ancestor and ancestor not in checked:
             _check_ancestor(manifest.regions, by_path.get(ancestor), ancestor, entry.path)
-            break  # the ancestor's own ancestors are checked with it
+            checked.add(ancestor)
 
 
 def _check_file(regions: Regions, entry: ManifestEntry) -> None:
@@ -110,7 +111,7 @@ def _check_file(regions: Regions, entry: ManifestEntry) -> None:
     if entry.protection is not (region or Protection.AUTHENTICATED):
         raise MalformedError("class", f"{entry.path[:200]!r} is {entry.protection.name} in a region that is {region.name}")
     executable = entry.protection is Protection.ENCRYPTED and bool(entry.meta.mode & 0o111)
-    if executable is not bool(entry.flags & Flag.STORED_X):
+    if executable is not bool(entry.flags and entry.flags & Flag.STORED_X):
         raise MalformedError("flags", f"{entry.path[:200]!r} must be STORED_X exactly if it is encrypted and executable")
 
 

@@ -20,6 +20,6 @@ def x_name(fspf_key: bytes, salt: bytes) -> str:
 
 def stored_path(fspf_key: bytes, entry: ManifestEntry) -> bytes:
     """Where the stored bytes of a file's entry lie."""
-    if entry.flags & Flag.STORED_X:
+    if entry.flags and entry.flags & Flag.STORED_X:
         return X_DIRECTORY + b"/" + x_name(fspf_key, entry.content).encode()
-    return entry.path
+    return entry.meta.path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as struct_error
 from typing import Any
 
 from sconify_tasks.fspf.errors import MalformedError
@@ -21,11 +22,11 @@ class Cursor:
 
     def unpack(self, layout: Struct) -> tuple[Any, ...]:
         """Take a fixed group of integers."""
-        end = self._position + layout.size
-        if end > len(self._data):
-            raise MalformedError("truncated", f"the data ends inside a field at byte {self._position}")
-        fields = layout.unpack_from(self._data, self._position)
-        self._position = end
+        try:
+            fields = layout.unpack_from(self._data, self._position)
+        except struct_error:
+            raise MalformedError("truncated", f"the data ends inside a field at byte {self._position}") from None
+        self._position += layout.size
         return fields
 
     def take(self, length: int) -> bytes:

@@ -50,10 +50,13 @@ class Regions:
 
     def protection(self, path: bytes) -> Protection:
         """Return the class of `path`, an absolute normalised path."""
-        for prefix in prefixes(path):
-            if (found := self.by_path.get(prefix)) is not None:
-                return found
-        raise AssertionError("a checked set of regions has one for /")
+        regions = self.by_path
+        found = regions.get(path)
+        while found is None:
+            # A checked set has a region for /, where this ends at the latest.
+            path = path[: path.rindex(b"/")] or b"/"
+            found = regions.get(path)
+        return found
 
 
 def prefixes(path: bytes) -> Iterable[bytes]:

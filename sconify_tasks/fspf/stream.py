@@ -7,6 +7,7 @@ of this file: a byte is encrypted only under the digest of the very content that
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -50,13 +51,12 @@ def plain_size(stored: int) -> int:
 
 
 def derive(fspf_key: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869)."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+    """HKDF-SHA256 (RFC 5869) of at most one block: two HMACs, as it is done for every file of every image."""
     if len(fspf_key) != KEY_SIZE:
         raise ValueError(f"an fspf key has {KEY_SIZE} bytes, not {len(fspf_key)}")
-    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(fspf_key)
+    if not 0 < length <= KEY_SIZE:
+        raise ValueError(f"{length} bytes are not one block of SHA-256")
+    return hmac.digest(hmac.digest(salt, fspf_key, "sha256"), info + b"\x01", "sha256")[:length]
 
 
 def seal(fspf_key: bytes, info: bytes, data: bytes) -> bytes:
@@ -129,6 +129,8 @@ def _nonce(index: int, *, last: bool) -> bytes:
 
 def _seal_block(aead: AESGCM, block: memoryview, start: int, size: int) -> bytearray:
     """Encrypt the chunks of `block`, which begins at `start` (a multiple of BLOCK) of a file of `size` bytes."""
+    if start == 0 and len(block) == size <= CHUNK:
+        return bytearray(aead.encrypt(_nonce(0, last=True), block, None))
     out = bytearray(sealed_size(len(block)))
     view, index = memoryview(out), start // CHUNK
     for position in range(0, max(1, len(block)), CHUNK):

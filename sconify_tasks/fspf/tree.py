@@ -35,6 +35,6 @@ def decode_tree(data: bytes) -> tuple[ManifestEntry, ...]:
     entries = decode_entries(cursor)
     cursor.finish()
     for entry in entries:
-        if entry.protection is not Protection.NONE:
+        if entry.protection:
             raise MalformedError("class", f"{entry.path[:200]!r} has a class, which entries of a tree have not")
     return entries

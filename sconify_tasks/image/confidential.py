@@ -33,6 +33,7 @@ class NativeSource:
 
     def __init__(self, source: SourceImage, *, keys: Callable[[], Iterable[bytes]]) -> None:
         self._source, self._keys = source, keys
+        self._content_id = source.content_id if isinstance(source, ContentIdSource) else None
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ class NativeSource:
 
     def content_id(self, path: bytes) -> bytes | None:
         """As `ContentIdSource`, where the source is one."""
-        return self._source.content_id(path) if isinstance(self._source, ContentIdSource) else None
+        return self._content_id(path) if self._content_id else None
 
     @property
     def config(self) -> ImageConfig:

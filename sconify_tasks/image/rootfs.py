@@ -12,6 +12,7 @@ import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Protocol, cast
@@ -23,7 +24,7 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed, descend, fingerprint, linked, lstat
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
-from sconify_tasks.image.paths import check_path, outermost, shown
+from sconify_tasks.image.paths import check_path, join, outermost, shown, split
 from sconify_tasks.image.tar_write import order_key, write_tar
 
 _CONFIG = 4 << 20
@@ -200,17 +201,20 @@ class RootfsSource:
 
     def _descend(self, roots: list[bytes]) -> Iterator[Seen]:
         inodes: dict[tuple[int, int], bytes] = {}
-        for root in roots:
-            with self._parent(root) as (parent, name):
-                found = lstat(parent, name) if parent is not None else None
-                if found is None or stat.S_IFMT(found.st_mode) in KINDS:
-                    self._check_unchanged(root, found)
-                if parent is None or found is None:
-                    msg = f"{shown(root)} does not exist in {self.name}"
-                    raise UsageError(msg, hint="check the path, or leave it out")
-                for seen in descend(parent, name, root, found):
-                    self._check_unchanged(seen.path, seen.stat)
-                    yield linked(seen, inodes)
+        # Many roots may be files of one directory: it is opened once for those that follow each other.
+        for directory, together in groupby(roots, key=lambda root: split(root)[0]):
+            with self._parent(join(directory, b"x")) as (parent, _):
+                for root in together:
+                    name = split(root)[1] or b"."
+                    found = lstat(parent, name) if parent is not None else None
+                    if found is None or stat.S_IFMT(found.st_mode) in KINDS:
+                        self._check_unchanged(root, found)
+                    if parent is None or found is None:
+                        msg = f"{shown(root)} does not exist in {self.name}"
+                        raise UsageError(msg, hint="check the path, or leave it out")
+                    for seen in descend(parent, name, root, found):
+                        self._check_unchanged(seen.path, seen.stat)
+                        yield linked(seen, inodes)
 
     @contextmanager
     def _seen(self, path: bytes) -> Iterator[Seen | None]:

@@ -76,7 +76,7 @@ def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Membe
     end = 0
     for _ in range(_MEMBERS):
         try:
-            info = archive.next()
+            info = _Info.following(archive, source) or archive.next()
         except tarfile.ReadError:
             if not 0 < end <= _length(source) < archive.offset:
                 raise
@@ -196,6 +196,24 @@ class _Info(tarfile.TarInfo):
         """What is plain ustar is taken apart here, three times as fast; everything else, and every error, is tarfile's."""
         found = cls._plain(buf, encoding, errors) if len(buf) == tarfile.BLOCKSIZE and buf[156] in _PLAIN else None
         return super().frombuf(buf, encoding, errors) if found is None else found
+
+    @classmethod
+    def following(cls, archive: tarfile.TarFile, source: BinaryIO) -> tarfile.TarInfo | None:
+        """The next member where its header is plain and `source` can seek back; else None, and nothing has moved."""
+        if isinstance(source, Forward) or archive.firstmember is not None:  # type: ignore[attr-defined]
+            return None
+        start, before = archive.offset, source.tell()
+        source.seek(start)
+        block = source.read(tarfile.BLOCKSIZE)
+        whole = len(block) == tarfile.BLOCKSIZE and block[156] in _PLAIN and block[156:157] != tarfile.XHDTYPE
+        found = cls._plain(block, "utf-8", "surrogateescape") if whole else None
+        if found is None:
+            source.seek(before)  # tarfile tells a cut archive by it
+            return None
+        found.offset, found.offset_data = start, start + tarfile.BLOCKSIZE
+        body = -(-found.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if found.isreg() else 0
+        archive.offset = found.offset_data + body
+        return found
 
     @classmethod
     def _plain(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Info | None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -56,9 +56,12 @@ def order_key(entry: Entry) -> tuple[bool, bytes]:
 def write_tar(items: Iterable[tuple[Entry, Content]], out: BinaryIO) -> WrittenTar:
     """Write a whole layer. `items` must come in `order_key` order."""
     writer = TarWriter(out)
-    for entry, content in items:
-        writer.add(entry, content)
-    return writer.close()
+    try:
+        for entry, content in items:
+            writer.add(entry, content)
+        return writer.close()
+    finally:
+        writer.release()
 
 
 class TarWriter:
@@ -71,6 +74,7 @@ class TarWriter:
         self._size = 0
         self._last: tuple[bool, bytes] = (False, b"")
         self._files: dict[bytes, Entry] = {}
+        self._source: tuple[Path, BinaryIO] | None = None
 
     def add(self, entry: Entry, content: Content = None) -> int:
         """Append one entry and return the offset of its content in the tar.
@@ -97,6 +101,7 @@ class TarWriter:
 
     def close(self) -> WrittenTar:
         """Write the end of the archive and return the digests; the stream stays the caller's."""
+        self.release()
         self._write(_ZEROS * 2)
         self._flush()
         return WrittenTar(diff_id=Sha256("sha256:" + self._sha256.hexdigest()), size=self._size)
@@ -116,14 +121,27 @@ class TarWriter:
         return start
 
     def _copy_range(self, source: FileRange) -> None:
-        with source.path.open("rb", buffering=0) as file:
-            position, end = source.offset, source.offset + source.length
-            while position < end:
-                data = os.pread(file.fileno(), min(_CHUNK, end - position), position)
-                if not data:
-                    return
-                self._write(data)
-                position += len(data)
+        descriptor = self._opened(source.path)
+        position, end = source.offset, source.offset + source.length
+        while position < end:
+            data = os.pread(descriptor, min(_CHUNK, end - position), position)
+            if not data:
+                return
+            self._write(data)
+            position += len(data)
+
+    def _opened(self, path: Path) -> int:
+        """Descriptor of a file that ranges are taken from: it stays open while they follow each other."""
+        if self._source is None or self._source[0] is not path:
+            self.release()
+            self._source = path, cast("BinaryIO", path.open("rb", buffering=0))
+        return self._source[1].fileno()
+
+    def release(self) -> None:
+        """Close the file that ranges were taken from last; for who breaks off, as `close` does it too."""
+        if self._source is not None:
+            self._source[1].close()
+            self._source = None
 
     def _copy_stream(self, source: BinaryIO, entry: Entry) -> None:
         left = entry.size + 1  # one byte more, so that a file that grew is noticed

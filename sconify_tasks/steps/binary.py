@@ -19,7 +19,6 @@ from sconify_tasks.elf import ElfFacts, inspect, require_architecture
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection
-from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.resolve import Resolved, find_path
 from sconify_tasks.image.source import SourceImage
@@ -55,7 +54,7 @@ def run(context: Context) -> Outputs:
             " runtime needs PIE; this one does not, and it is converted all the same (--disable-pie-check: not a word of it)"
         )
     main = ManifestEntry(meta=replace(found.entry, size=size), content=bytes.fromhex(digest))
-    blobs["entry"] = context.world.store.put(encode_tree([main]), private=True)
+    blobs["entry"] = context.world.trees.put([main])
     links = _links(native, found, [named.program, command.program, *scripts.values()], context)
     blobs["command"] = context.world.store.put(json.dumps(list(command.words)).encode(), private=True)
     for script in scripts:

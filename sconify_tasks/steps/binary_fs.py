@@ -17,7 +17,6 @@ from sconify_tasks.binary_fs.skeleton import skeleton
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import ContentIdSource
@@ -57,7 +56,7 @@ def run(context: Context) -> Outputs:
 
 
 def _tree(context: Context, name: str) -> tuple[ManifestEntry, ...]:
-    return decode_tree(context.world.store.get(context.blob(name)))
+    return context.world.trees.get(context.blob(name))
 
 
 def _flagged(entry: ManifestEntry, closure: set[bytes]) -> ManifestEntry:

@@ -17,7 +17,6 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.names import FSPF_DIRECTORY
 from sconify_tasks.fspf.regions import Protection, Regions
-from sconify_tasks.fspf.tree import decode_tree, encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown, split
 from sconify_tasks.image.placement import place
@@ -85,13 +84,13 @@ def run(context: Context) -> Outputs:
     seen = {path: entry for path, entry in wanted.items() if "embedded" not in context.inputs or entry.flags & Flag.CLOSURE}
     manifest = _manifest(context, regions, view, [*_verified(regions, seen, copied, view), *_main(context)])
     return Outputs(
-        blobs={"layer": layer.blob, "entries": store.put(encode_tree(manifest))},
+        blobs={"layer": layer.blob, "entries": context.world.trees.put(manifest, private=False)},
         facts={"layer_facts": layer.facts()},
     )
 
 
 def _tree(context: Context, name: str) -> tuple[ManifestEntry, ...]:
-    return decode_tree(context.world.store.get(context.blob(name)))
+    return context.world.trees.get(context.blob(name))
 
 
 def _embedded(context: Context) -> set[bytes]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, prefixes
-from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import SourceImage
@@ -25,13 +24,12 @@ def run(context: Context) -> Outputs:
     service = service_of(context)
     chosen = choose(native, context.options, service=service, scripts=scripts_of(context))
     embedded, public, found = _scan(context, native, chosen)
-    store = context.world.store
     parents = _parents(context, native, chosen, [*embedded, *public], service.directories if service else ())
     return Outputs(
         blobs={
-            "embedded": store.put(encode_tree(embedded), private=True),
-            "public": store.put(encode_tree(public), private=True),
-            "parents": store.put(encode_tree(parents), private=True),
+            "embedded": context.world.trees.put(embedded),
+            "public": context.world.trees.put(public),
+            "parents": context.world.trees.put(parents),
         },
         facts={
             "roots": (),
@@ -53,7 +51,7 @@ def _scan(context: Context, native: SourceImage, chosen: Chosen) -> tuple[list[M
         native,
         chosen.roots(),
         key=context.world.keys.content_id_key(),
-        before=earlier(context.previous, context.world.store, trees=("embedded", "public")),
+        before=earlier(context.previous, context.world.trees, trees=("embedded", "public")),
         selected=lambda path: path != b"/" and (inside(path) or chosen.copies(path)),
         encrypted=lambda _: False,
         progress=context.progress,

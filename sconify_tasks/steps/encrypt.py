@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -22,7 +22,6 @@ from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.names import STUB_PATH, X_DIRECTORY, stored_path
 from sconify_tasks.fspf.stream import seal_file, sealed_size
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import Content, FileRange
@@ -60,11 +59,11 @@ class Sealer:
 def run(context: Context) -> Outputs:
     """Yield the ciphertext layer, and an index of it for the next time."""
     store = context.world.store
-    wanted = decode_tree(store.get(context.blob("secret")))
+    wanted = context.world.trees.get(context.blob("secret"))
     if not wanted:
         return Outputs(facts={"layer": None, "layer_facts": None})
     main = context.text("binary").encode()
-    salts = [flagged(entry, main=main) for entry in decode_tree(store.get(context.blob("salts")))]
+    salts = [flagged(entry, main=main) for entry in context.world.trees.get(context.blob("salts"))]
     with store.scratch() as scratch:
         sealer = Sealer(
             key=context.fspf_key(),
@@ -104,42 +103,51 @@ def _known(context: Context) -> dict[bytes, FileRange]:
 
 def _seal_missing(context: Context, sealer: Sealer, wanted: Sequence[ManifestEntry], scratch: Path) -> None:
     """Encrypt what no earlier layer has, each content once, in one walk of the native image."""
-    missing: dict[bytes, bytes] = {}
-    total = 0
-    for entry in wanted:
-        if entry.meta.kind is not Kind.FILE:
-            continue
-        if entry.content in sealer.known:
-            context.count("bytes copied from before", entry.meta.size)
-        elif entry.content not in missing:
-            missing[entry.content] = entry.path
-            total += entry.meta.size
-            context.count("bytes encrypted", entry.meta.size)
-            context.count("files encrypted")
+    by_path, total = _missing(context, sealer, wanted)
     sealer.progress = partial(context.progress, total=total)
-    by_path = {path: content_id for content_id, path in missing.items()}
     with (scratch / "ciphertext").open("wb") as out, context.native().walk(sorted(by_path)) as stream:
         for found, content in stream:
             content_id = by_path.pop(found.path, None)
             if content_id is None or content is None:
                 continue
-            with _seekable(found, content) as readable:
+            if found.size <= _IN_MEMORY:
+                sealer.seal(content_id, found, content, out)
+                continue
+            with _seekable(content) as readable:
                 sealer.seal(content_id, found, readable, out)
     if by_path:
         raise SconifyError(f"{shown(min(by_path))} is gone from the native image", hint="build again when nothing writes to it")
 
 
+def _missing(context: Context, sealer: Sealer, wanted: Sequence[ManifestEntry]) -> tuple[dict[bytes, bytes], int]:
+    """Where each content that must be encrypted is read, and how many bytes that is."""
+    missing: dict[bytes, bytes] = {}
+    copied = total = 0
+    for entry in wanted:
+        if entry.meta.kind is not Kind.FILE:
+            continue
+        if entry.content in sealer.known:
+            copied += entry.meta.size
+        elif entry.content not in missing:
+            missing[entry.content] = entry.meta.path
+            total += entry.meta.size
+    for what, number in (("bytes copied from before", copied), ("bytes encrypted", total), ("files encrypted", len(missing))):
+        if number:
+            context.count(what, number)
+    return {path: content_id for content_id, path in missing.items()}, total
+
+
 class _seekable:  # noqa: N801 - a context manager that reads as a function
     """The content, from a stream that can be read twice: plaintext waits in an unnamed file at most."""
 
-    def __init__(self, entry: Entry, content: BinaryIO) -> None:
-        self._entry, self._content, self._stack = entry, content, ExitStack()
+    def __init__(self, content: BinaryIO) -> None:
+        self._content, self._stack = content, ExitStack()
 
     def __enter__(self) -> BinaryIO:
         import shutil
         import tempfile
 
-        if self._entry.size <= _IN_MEMORY or self._content.seekable():
+        if self._content.seekable():
             return self._content
         copy = self._stack.enter_context(tempfile.TemporaryFile())
         shutil.copyfileobj(self._content, copy, 1 << 20)
@@ -158,23 +166,27 @@ def _layer_items(
     executables = False
     for entry, original in zip(entries, wanted, strict=True):
         if entry.meta.kind is not Kind.FILE:
-            yield replace(entry.meta, hardlink=b""), None
+            yield entry.meta, None  # entries of a tree have no hard links
             continue
         content = sealer.known[original.content]
-        place = stored_path(sealer.key, entry)
-        if entry.flags & Flag.STORED_X:
-            executables = True
+        if entry.flags and entry.flags & Flag.STORED_X:
+            executables, place = True, stored_path(sealer.key, entry)
             if not entry.flags & Flag.MAIN:
                 yield Entry(path=entry.path, kind=Kind.FILE, mode=0o755, hardlink=STUB_PATH), None
             if place not in stored:
                 stored.add(place)
                 yield Entry(path=place, kind=Kind.FILE, mode=0o644, size=content.length), content
         else:
-            yield replace(entry.meta, size=content.length, hardlink=b"", xattrs=()), content
+            yield _stored(entry.meta, content.length), content
     if executables:
         yield Entry(path=X_DIRECTORY, kind=Kind.DIR, mode=0o755), None
         size = stub.stat().st_size
         yield Entry(path=STUB_PATH, kind=Kind.FILE, mode=0o755, size=size), FileRange(path=stub, length=size)
+
+
+def _stored(meta: Entry, length: int) -> Entry:
+    """The entry of a file's ciphertext at its own path."""
+    return Entry(path=meta.path, kind=Kind.FILE, mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime=meta.mtime, size=length)
 
 
 def _index(

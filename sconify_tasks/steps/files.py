@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
-from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost
 from sconify_tasks.image.resolve import find_path
@@ -38,12 +37,11 @@ def run(context: Context) -> Outputs:
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
     parents = _parents(native, context, [*roots, *(known.directories if known else ())])
-    store = context.world.store
     found = scan(
         native,
         roots,
         key=context.world.keys.content_id_key(),
-        before=earlier(context.previous, store),
+        before=earlier(context.previous, context.world.trees),
         selected=lambda path: _selected(path, regions, selection.plain),
         encrypted=lambda path: regions.protection(path) is Protection.ENCRYPTED,
         progress=context.progress,
@@ -51,10 +49,10 @@ def run(context: Context) -> Outputs:
     context.count("files read", found.read)
     return Outputs(
         blobs={
-            "secret": store.put(encode_tree(found.secret), private=True),
-            "salts": store.put(encode_tree(found.salts), private=True),
-            "public": store.put(encode_tree(found.public), private=True),
-            "parents": store.put(encode_tree(parents), private=True),
+            "secret": context.world.trees.put(found.secret),
+            "salts": context.world.trees.put(found.salts),
+            "public": context.world.trees.put(found.public),
+            "parents": context.world.trees.put(parents),
         },
         facts={
             "roots": tuple(sorted(path.decode() for path in selection.encrypted)),

@@ -10,7 +10,6 @@ from typing import Any
 
 from sconify_cache.keys import content_id_of
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
-from sconify_tasks.fspf.tree import encode_tree
 from sconify_tasks.image.source import ContentIdSource, SourceImage
 from sconify_tasks.libraries import Closure, Dependent, closure
 from sconify_tasks.selection import ancestors
@@ -81,11 +80,10 @@ def _tree(context: Context, native: SourceImage, paths: Iterable[bytes]) -> Iter
 def _outputs(
     context: Context, tree: Iterable[ManifestEntry], parents: Iterable[ManifestEntry], links: Mapping[bytes, bytes]
 ) -> Outputs:
-    store = context.world.store
     return Outputs(
         blobs={
-            "tree": store.put(encode_tree(tree), private=True),
-            "parents": store.put(encode_tree(parents), private=True),
+            "tree": context.world.trees.put(tree),
+            "parents": context.world.trees.put(parents),
         },
         facts={"links": [[path.decode(), target.decode()] for path, target in sorted(links.items())]},
     )

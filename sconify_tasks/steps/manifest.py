@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import Manifest, fspf_tag, seal_manifest
 from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH
 from sconify_tasks.fspf.regions import Protection, Regions
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.confidential import refuse_confidential_base
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost, shown
@@ -25,11 +23,11 @@ def run(context: Context) -> Outputs:
     """Yield the sealed manifest's layer, its tag, and the manifest itself for the image's last check."""
     store = context.world.store
     regions = regions_from_facts(context.fact("regions"))
-    merged = {entry.path: entry for entry in decode_tree(store.get(context.blob("copied")))}
+    merged = {entry.path: entry for entry in context.world.trees.get(context.blob("copied"))}
     # A directory that is pinned for what lies below it may itself be protected: its own class goes first.
     main = context.text("binary").encode()
-    merged |= {entry.path: flagged(entry, main=main) for entry in decode_tree(store.get(context.blob("salts")))}
-    closure = {entry.path for entry in decode_tree(store.get(context.blob("libraries")))}
+    merged |= {entry.path: flagged(entry, main=main) for entry in context.world.trees.get(context.blob("salts"))}
+    closure = {entry.path for entry in context.world.trees.get(context.blob("libraries"))}
     entries = tuple(_classed(merged[path], regions, closure=path in closure) for path in sorted(merged))
     _check_base(context.base(), regions, merged)
     sealed = seal_manifest(context.fspf_key(), Manifest(regions=regions, entries=entries))
@@ -66,4 +64,5 @@ def _classed(entry: ManifestEntry, regions: Regions, *, closure: bool) -> Manife
     protection = regions.protection(entry.path)
     if entry.meta.kind is Kind.FILE:
         protection = protection or Protection.AUTHENTICATED
-    return replace(entry, protection=protection, flags=entry.flags | (Flag.CLOSURE if closure else Flag(0)))
+    flags = entry.flags | Flag.CLOSURE if closure else entry.flags
+    return ManifestEntry(meta=entry.meta, protection=protection, flags=flags, content=entry.content)

@@ -14,7 +14,6 @@ from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import open_manifest
 from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH, stored_path
 from sconify_tasks.fspf.regions import Protection
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.fspf.verify import verify_stored
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
@@ -47,8 +46,7 @@ class Plaintexts:
 
 def run(context: Context) -> Outputs:
     """Raise VerificationError unless every protected path is sealed and whole, and no layer of ours has its plaintext."""
-    store = context.world.store
-    secret, public, libraries = (decode_tree(store.get(context.blob(name))) for name in ("secret", "public", "libraries"))
+    secret, public, libraries = (context.world.trees.get(context.blob(name)) for name in ("secret", "public", "libraries"))
     chosen_plain = {entry.content for entry in (*public, *libraries)}
     watch = Plaintexts(key=context.world.keys.content_id_key())
     for entry in secret:
@@ -102,7 +100,7 @@ def _find_manifest(image: BuiltImage) -> bytes:
 def _is_stored(entry: ManifestEntry) -> bool:
     if entry.meta.kind is not Kind.FILE:
         return False
-    return entry.protection is Protection.ENCRYPTED or not entry.flags & Flag.MAIN
+    return entry.protection is Protection.ENCRYPTED or not (entry.flags and entry.flags & Flag.MAIN)
 
 
 def _is_stub(member: LayerMember, context: Context) -> bool:

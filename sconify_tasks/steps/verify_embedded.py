@@ -15,7 +15,6 @@ from sconify_tasks.binary_fs.reading import Section, open_section
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.errors import MalformedError
-from sconify_tasks.fspf.tree import decode_tree
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.paths import shown
@@ -30,7 +29,7 @@ _BUFFER = 1 << 20
 def run(context: Context) -> Outputs:
     """Raise VerificationError unless the binary in the layers carries exactly the tree that was selected."""
     image = assembled(context)
-    embedded = decode_tree(context.world.store.get(context.blob("embedded")))
+    embedded = context.world.trees.get(context.blob("embedded"))
     with context.world.store.scratch() as scratch:
         path = scratch / "sconified"
         _extract(image, context.text("binary").encode(), path)
