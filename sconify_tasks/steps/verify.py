@@ -5,10 +5,13 @@ The layers are read as an attacker would read them: from their tars, knowing not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from sconify_tasks.assembled import assembled
+from sconify_cache.digest import Digest
+from sconify_tasks.assembled import assembled, layer_blobs
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import open_manifest
@@ -16,9 +19,10 @@ from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH, stored_path
 from sconify_tasks.fspf.regions import Protection
 from sconify_tasks.fspf.verify import verify_stored
 from sconify_tasks.image.entry import Kind
-from sconify_tasks.image.model import BuiltImage
+from sconify_tasks.image.model import BuiltImage, Layer
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.search import LayerMember, search_base, search_built, search_layers
+from sconify_tasks.image.search import LayerMember, search_base, search_layers
+from sconify_tasks.layer_checks import Held, LayerChecks
 from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
@@ -60,6 +64,45 @@ def run(context: Context) -> Outputs:
     return Outputs(facts={"protected": len(secret), "public": published})
 
 
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """What is asked of every member of our layers, and what of it was not found yet."""
+
+    key: bytes
+    binary: bytes
+    due: Mapping[bytes, ManifestEntry]
+    watch: Plaintexts
+    protected: AbstractSet[bytes]
+    pending: set[bytes]
+
+    def asked(self, held: Held) -> bytes:
+        """All that `check` makes of a member beyond the member itself."""
+        entry = self.due.get(held.path)
+        if entry is not None:
+            return b"due %d %d " % (entry.protection, entry.meta.size) + entry.content
+        watched = b"".join(sorted(self.watch.by_size.get(held.size, ())))
+        return b"%d %d " % (held.path in self.protected, held.path == self.binary) + watched
+
+    def check(self, member: LayerMember) -> None:
+        """Raise unless the member is what the manifest says, or nothing that it must not be."""
+        path = member.entry.path
+        entry = self.due.get(path)
+        if entry is not None and not member.entry.hardlink:
+            if member.content is None:
+                raise _refused(f"{shown(path)} is no file")
+            verify_stored(self.key, entry, member.content)
+            self.pending.discard(path)
+        elif self.watch.found(member):
+            raise _refused(f"{shown(path)} in layer {member.layer} has the content of a protected file")
+        elif path in self.protected and member.content is not None and not self._is_stub(member):
+            raise _refused(f"{shown(path)} in layer {member.layer} is a readable file at a protected path")
+
+    def _is_stub(self, member: LayerMember) -> bool:
+        """The runtime at an executable's path, or the sconified ELF at the binary's."""
+        path = member.entry.path
+        return path == self.binary or (bool(member.entry.hardlink) and below(member.entry.hardlink, FSPF_DIRECTORY))
+
+
 def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) -> None:
     """Walk our layers: find the manifest, then verify what it promises, member by member."""
     image = assembled(context)
@@ -70,23 +113,30 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
     if missing := protected - sealed:
         raise _refused(f"{shown(min(missing))} was to be protected and is not in the manifest")
     due = {stored_path(key, entry): entry for entry in entries if _is_stored(entry)}
-    pending = dict(due)
-    total = sum(layer.size for layer in image.layers)
-    for member in search_built(image):
-        context.progress(member.entry.size, total)
-        path = member.entry.path
-        entry = due.get(path)
-        if entry is not None and not member.entry.hardlink:
-            if member.content is None:
-                raise _refused(f"{shown(path)} is no file")
-            verify_stored(key, entry, member.content)
-            pending.pop(path, None)
-        elif watch.found(member):
-            raise _refused(f"{shown(path)} in layer {member.layer} has the content of a protected file")
-        elif path in protected and member.content is not None and not _is_stub(member, context):
-            raise _refused(f"{shown(path)} in layer {member.layer} is a readable file at a protected path")
-    if pending:
-        raise _refused(f"{shown(min(pending))} is missing in the layers")
+    search = _Search(
+        key=key, binary=context.text("binary").encode(), due=due, watch=watch, protected=protected, pending=set(due)
+    )
+    checks = LayerChecks(world=context.world, key_id=context.text("key_id"), asked=search.asked)
+    for blob, layer in zip(layer_blobs(context), image.layers, strict=True):
+        _check_layer(context, search, checks, blob, layer)
+    if search.pending:
+        raise _refused(f"{shown(min(search.pending))} is missing in the layers")
+
+
+def _check_layer(context: Context, search: _Search, checks: LayerChecks, blob: Digest, layer: Layer) -> None:
+    """Read a layer, unless all of it was found good when the same was asked of it."""
+    known = checks.passed(blob)
+    if known is not None:
+        context.count("layers verified before")
+        search.pending.difference_update(held.path for held in known if held.size >= 0)
+        return
+    context.count("layers searched")
+    members: list[Held] = []
+    for member in search_layers([layer]):
+        context.progress(member.entry.size, layer.size)
+        search.check(member)
+        members.append(Held(path=member.entry.path, size=-1 if member.content is None else member.entry.size))
+    checks.keep(blob, members)
 
 
 def _find_manifest(image: BuiltImage) -> bytes:
@@ -101,14 +151,6 @@ def _is_stored(entry: ManifestEntry) -> bool:
     if entry.meta.kind is not Kind.FILE:
         return False
     return entry.protection is Protection.ENCRYPTED or not (entry.flags and entry.flags & Flag.MAIN)
-
-
-def _is_stub(member: LayerMember, context: Context) -> bool:
-    """The runtime at an executable's path, or the sconified ELF at the binary's."""
-    path = member.entry.path
-    return path == context.text("binary").encode() or (
-        bool(member.entry.hardlink) and below(member.entry.hardlink, FSPF_DIRECTORY)
-    )
 
 
 def _published_by_base(context: Context, watch: Plaintexts) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from build.small_image import OTHER, SECRET, Recorder, compile_program, convert, make_native, order_for, world_of
+from build.small_image import OTHER, PLAIN, SECRET, Recorder, compile_program, convert, make_native, order_for, world_of, write
 from parts.images import built, file, folder, layer
 
+from sconify_cache.keys import content_id
 from sconify_dodo.front import make_build
 from sconify_tasks.errors import VerificationError
+from sconify_tasks.events import StepFinished
 from sconify_tasks.graph import STEPS
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.scratch import ScratchSource
@@ -17,6 +19,16 @@ from sconify_tasks.image.sink_oci import OciSink
 from sconify_tasks.layers import store_layer
 
 VERIFY = next(step for step in STEPS if step.name == "verify")
+
+
+def protect(world, build, content: bytes) -> None:
+    """Have a file with this content in the tree of what is protected, under the path of another one."""
+    outputs = build.settled["files"]
+    known = content_id(world.keys.content_id_key(), content)
+    entries = {entry.path: entry for entry in world.trees.get(outputs.blobs["secret"])}
+    taken = entries[b"/app/secret"]
+    entries[taken.path] = replace(taken, meta=replace(taken.meta, size=len(content)), content=bytes.fromhex(known))
+    build.settled["files"] = replace(outputs, blobs={**outputs.blobs, "secret": world.trees.put(entries.values())})
 
 
 @pytest.fixture
@@ -27,12 +39,14 @@ def verify(native, place):
         build = make_build(world, order_for(native, place))
         assert build.plan() == ()
 
-        def run(step: str, *items):
+        def run(step: str, *items, watch: bytes = b""):
             made = store_layer(world.store, items)
             outputs = build.settled[step]
             build.settled[step] = replace(
                 outputs, blobs={**outputs.blobs, "layer": made.blob}, facts={**outputs.facts, "layer_facts": made.facts()}
             )
+            if watch:
+                protect(world, build, watch)
             return VERIFY.run(build._context(VERIFY))
 
         yield run
@@ -101,3 +115,42 @@ def test_a_program_that_is_not_pie_is_converted_with_one_warning(place, tmp_path
 
     assert ended.code == 0
     assert len([warning for warning in ended.warnings if "not a position-independent executable" in warning]) == 1
+
+
+def searched(native, place) -> tuple[int, int]:
+    """How many layers a build searched, and how many it found verified before."""
+    ended = convert(native, place)
+    assert ended.code == 0
+    (counts,) = (event.counts for event in ended.events if isinstance(event, StepFinished) and event.step == "verify")
+    return counts.get("layers searched", 0), counts.get("layers verified before", 0)
+
+
+def test_only_layers_that_changed_are_searched_again(native, place):
+    assert searched(native, place) == (4, 0)
+
+    write(native / "app" / "secret", b"another text of the protected file\n")
+
+    assert searched(native, place) == (2, 2)  # ciphertext and manifest
+
+
+def test_a_layer_with_a_file_as_long_as_a_new_protected_one_is_searched_again(native, place):
+    assert searched(native, place) == (4, 0)
+
+    write(native / "app" / "new", b"x" * len(PLAIN))
+
+    assert searched(native, place) == (3, 1)
+
+
+def test_a_layer_that_was_good_before_its_content_was_protected_fails_the_build(verify):
+    layer_of_plain = file(b"/x", b"of no interest yet")
+    with pytest.raises(VerificationError, match="missing in the layers"):
+        verify("encrypt", layer_of_plain)  # that layer itself was searched, and found good
+
+    with pytest.raises(VerificationError, match="has the content of a protected file"):
+        verify("encrypt", layer_of_plain, watch=b"of no interest yet")
+
+
+def test_a_layer_that_was_refused_is_refused_again(verify):
+    for _ in range(2):
+        with pytest.raises(VerificationError, match="has the content of a protected file"):
+            verify("copy", file(b"/x", OTHER))
