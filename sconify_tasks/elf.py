@@ -37,6 +37,7 @@ ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 _MAGIC = b"\x7fELF"
 _CLASS64, _LITTLE_ENDIAN = 2, 1
+_X86_64 = b"\x3e\x00"
 _DF_1_PIE = 0x08000000
 _READ, _WRITE, _EXECUTE = 4, 2, 1
 _GO_BUILDINFO = b"\xff Go buildinf:"
@@ -182,6 +183,8 @@ def _identify(file: BinaryIO, name: str) -> None:
         raise UsageError(f"{name} is not an ELF file", hint="name the program's executable, not a file that it reads")
     if len(head) < HEADER_SIZE:
         raise _malformed(name, "it is truncated")
+    if head[4] != _CLASS64 and head[18:20] == _X86_64:
+        raise ForeignElfError(f"{name} is an x32 program (64-bit code with 32-bit pointers)", hint="use one for amd64")
     if head[4] != _CLASS64:
         raise ForeignElfError(f"{name} is a 32-bit program", hint="use a 64-bit image")
     if head[5] != _LITTLE_ENDIAN:

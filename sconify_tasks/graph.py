@@ -40,7 +40,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="files",
-        version=3,
+        version=4,
         inputs={
             "native": "external.native",
             "binary": "binary.path",

@@ -9,7 +9,7 @@ from sconify_tasks.step import Step
 
 _EMBEDDED = Step(
     name="embedded",
-    version=2,
+    version=3,
     inputs={
         "native": "external.native",
         "binary": "binary.path",

@@ -18,6 +18,7 @@ from sconify_tasks.image.resolve import FileView, Resolved, find_path, resolve_p
 from sconify_tasks.library_paths import Loader, loader_of
 
 MAX_OBJECTS = 4096
+_INTERPRETER = "the interpreter that it names"
 LARGEST = 2 << 30
 """Bytes of a library that is looked into."""
 
@@ -37,8 +38,8 @@ class Library:
     """A shared object of the closure.
 
     `name` is as first asked for, `path` where the loader finds it (`$ORIGIN/../lib` leaves its `..` in it), `resolved` where
-    it lies with every symlink followed, `links` the symlinks passed. `needed_by` are paths. `is_loader` marks the
-    program's interpreter.
+    it lies with every symlink followed, `links` the symlinks passed. `needed_by` are paths. `found_by` says in words which
+    rule led there first. `is_loader` marks the program's interpreter.
     """
 
     name: bytes
@@ -47,6 +48,7 @@ class Library:
     entry: Entry
     links: tuple[Entry, ...]
     needed_by: tuple[bytes, ...]
+    found_by: str
     is_loader: bool
 
 
@@ -118,6 +120,7 @@ class _Found:
     path: bytes
     resolved: Resolved
     facts: ElfFacts
+    found_by: str
     is_loader: bool
     needed_by: dict[bytes, None]
 
@@ -142,7 +145,7 @@ class _Search:
             raise UsageError(
                 f"{_text(path)}, the loader of {_text(main.path)}, is for another machine", hint="repair the image"
             )
-        self._remember(posixpath.basename(path), path, resolved, facts, main.path, is_loader=True)
+        self._remember(posixpath.basename(path), path, resolved, facts, by=main.path, rule=_INTERPRETER)
 
     def run(self, root: _Loaded) -> None:
         """Load what `root` needs, and what that needs."""
@@ -170,14 +173,14 @@ class _Search:
             known.needed_by[by] = None
             return None
         try:
-            for path in self._candidates(name, loaded):
+            for path, rule in self._candidates(name, loaded):
                 resolved = self._find(path)
                 if resolved is None or resolved.entry.kind is not Kind.FILE:
                     continue
                 facts = self._inspect(resolved.path)
                 # A library of another class or machine is passed over, as the loader does.
                 if facts is not None and facts.machine == self.loader.machine:
-                    return self._remember(name, path, resolved, facts, by)
+                    return self._remember(name, path, resolved, facts, by=by, rule=rule)
             reason = "it is not in the image"
         except UsageError as error:
             reason = error.message
@@ -185,12 +188,20 @@ class _Search:
         return None
 
     def _remember(
-        self, name: bytes, path: bytes, resolved: Resolved, facts: ElfFacts, by: bytes, *, is_loader: bool = False
+        self, name: bytes, path: bytes, resolved: Resolved, facts: ElfFacts, *, by: bytes, rule: str
     ) -> _Found | None:
         is_known = resolved.path in self.loaded
         found = self.objects.setdefault(
             resolved.path,
-            _Found(name=name, path=path, resolved=resolved, facts=facts, is_loader=is_loader, needed_by={}),
+            _Found(
+                name=name,
+                path=path,
+                resolved=resolved,
+                facts=facts,
+                found_by=rule,
+                is_loader=rule == _INTERPRETER,
+                needed_by={},
+            ),
         )
         found.needed_by[by] = None
         self.loaded[name] = self.loaded[resolved.path] = found
@@ -211,33 +222,39 @@ class _Search:
                 self.facts[path] = None
         return self.facts[path]
 
-    def _candidates(self, name: bytes, loaded: _Loaded) -> Iterator[bytes]:
+    def _candidates(self, name: bytes, loaded: _Loaded) -> Iterator[tuple[bytes, str]]:
+        """Yield the paths that the loader would try, in order, and which rule each comes from."""
         if b"/" in name:
             for path in self.loader.substitute(name, _origin(loaded)):
                 if path.startswith(b"/"):
-                    yield path
+                    yield path, "its path"
             return
         seen: set[bytes] = set()
-        for directory in self._directories(loaded):
+        for directory, rule in self._directories(loaded):
             if directory not in seen:
                 seen.add(directory)
-                yield posixpath.join(directory, name)
+                yield posixpath.join(directory, name), rule
 
-    def _directories(self, loaded: _Loaded) -> Iterator[bytes]:
+    def _directories(self, loaded: _Loaded) -> Iterator[tuple[bytes, str]]:
         expand = self.loader.expand
-        library_path = tuple(expand(self.ld_library_path, _origin(_root(loaded))))
+        library_path = [(path, "LD_LIBRARY_PATH") for path in expand(self.ld_library_path, _origin(_root(loaded)))]
         if self.loader.musl:
             yield from library_path
             for link in _chain(loaded):
-                yield from expand(link.dependent.runpath or link.dependent.rpath, _origin(link))
+                paths = link.dependent.runpath or link.dependent.rpath
+                yield from ((path, _rule("RUNPATH", link)) for path in expand(paths, _origin(link)))
         else:
             if not loaded.dependent.runpath:
                 for link in _chain(loaded):
                     if not link.dependent.runpath:
-                        yield from expand(link.dependent.rpath, _origin(link))
+                        yield from ((path, _rule("RPATH", link)) for path in expand(link.dependent.rpath, _origin(link)))
             yield from library_path
-            yield from expand(loaded.dependent.runpath, _origin(loaded))
-        yield from self.loader.system
+            yield from ((path, _rule("RUNPATH", loaded)) for path in expand(loaded.dependent.runpath, _origin(loaded)))
+        yield from ((path, "the system's directories") for path in self.loader.system)
+
+
+def _rule(tag: str, loaded: _Loaded) -> str:
+    return f"the {tag} of {_text(loaded.dependent.path)}"
 
 
 def _chain(loaded: _Loaded | None) -> Iterator[_Loaded]:
@@ -263,6 +280,7 @@ def _library(found: _Found) -> Library:
         entry=found.resolved.entry,
         links=found.resolved.links,
         needed_by=tuple(found.needed_by),
+        found_by=found.found_by,
         is_loader=found.is_loader,
     )
 

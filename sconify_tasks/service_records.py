@@ -10,6 +10,8 @@ import re
 from sconify_tasks.services import ServiceRecord
 
 _ANY = r"/(?:[^/]+/)*"
+# Of services that change to a user by name.
+_USERS = ("/etc/group", "/etc/passwd")
 
 PYTHON = ServiceRecord(
     name="python",
@@ -123,6 +125,7 @@ PHP = ServiceRecord(
         "/usr/share/php{version}",
         "/etc/php/{version}",
         "/etc/php{version}",
+        *_USERS,
         "/usr/share/zoneinfo",  # Debian's PHP has no time zones of its own
     ),
     links=("{bin}/{kind}",),
@@ -152,6 +155,7 @@ NGINX = ServiceRecord(
         "/etc/nginx/proxy_params",
         "/etc/nginx/scgi_params",
         "/etc/nginx/uwsgi_params",
+        *_USERS,
     ),
     directories=("/run", "/var/cache/nginx", "/var/lib/nginx", "/var/log/nginx"),
 )

@@ -49,8 +49,11 @@ class Service:
     environment: Mapping[str, str]
 
 
-# Read by the loader of every program: a planted one would name libraries to load before all others.
-LOADER_FILES = (b"/etc/ld.so.cache", b"/etc/ld.so.preload")
+# Read by the loader of every program (of glibc, of musl): a planted one would say which libraries to load.
+LOADER_FILES = (
+    *(b"/etc/ld.so.cache", b"/etc/ld.so.preload"),
+    *(b"/etc/ld-musl-x86_64.path", b"/etc/ld-musl-aarch64.path"),
+)
 
 
 def detect(binary: str, known_as: Iterable[str] = ()) -> Service | None:

@@ -23,6 +23,8 @@ def run(context: Context) -> Outputs:
     native = context.native()
     service = service_of(context)
     chosen = choose(native, context.options, service=service, scripts=scripts_of(context))
+    for path in sorted(chosen.plain | chosen.host):
+        context.detail(f"not protected: {shown(path)}, by {'--host-path' if path in chosen.host else '--plain'}")
     embedded, public, found = _scan(context, native, chosen)
     parents = _parents(context, native, chosen, [*embedded, *public], service.directories if service else ())
     return Outputs(

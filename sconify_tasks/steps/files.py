@@ -12,7 +12,7 @@ from __future__ import annotations
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import outermost
+from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.scan import earlier, scan
@@ -36,6 +36,8 @@ def run(context: Context) -> Outputs:
     regions = selection.regions(service | pins)
     pinned = [path for path in pins if _is(native.lstat(path), Kind.FILE)]
     roots = outermost([*selection.encrypted, *selection.plain, *service, *pinned])
+    for path in sorted(selection.plain | selection.host):
+        context.detail(f"not protected: {shown(path)}, by {'--host-path' if path in selection.host else '--plain'}")
     parents = _parents(native, context, [*roots, *(known.directories if known else ())])
     found = scan(
         native,

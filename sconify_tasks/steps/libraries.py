@@ -10,6 +10,7 @@ from typing import Any
 
 from sconify_cache.keys import content_id_of
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
+from sconify_tasks.image.paths import shown
 from sconify_tasks.image.source import ContentIdSource, SourceImage
 from sconify_tasks.libraries import Closure, Dependent, closure
 from sconify_tasks.selection import ancestors
@@ -59,8 +60,10 @@ def _dependent(facts: Mapping[str, Any]) -> Dependent:
 
 def _explain(context: Context, found: Closure) -> None:
     for library in found.libraries:
-        who = ", ".join(path.decode(errors="replace") for path in library.needed_by[:3])
-        context.detail(f"library {library.path.decode(errors='replace')}, needed by {who}")
+        who = ", ".join(shown(path) for path in library.needed_by[:3])
+        rest = len(library.needed_by) - 3
+        more = f" and {rest} more" if rest > 0 else ""
+        context.detail(f"library {shown(library.path)}, by {library.found_by}, needed by {who}{more}")
     for missing in found.missing:
         name, who = (text.decode(errors="replace") for text in (missing.name, missing.needed_by))
         if missing.name not in _OPENED_BY_GLIBC:
