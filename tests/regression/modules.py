@@ -1,0 +1,29 @@
+"""Which modules of CPython's regression tests are run.
+
+`QUICK` runs always. `FULL` adds what takes longer, with SCONIFY_TESTS_REGRESSION=full. Debian's package has no test_sqlite3.
+"""
+
+from __future__ import annotations
+
+import os
+
+_QUICK = """
+bufio crypt ctypes dbm dbm_dumb epoll fcntl file filecmp fileinput fileio genericpath glob grp gzip hashlib imp import
+ioctl linecache mmap modulefinder openpty pathlib pipes pkgutil poll popen posix posixpath pty pwd resource select
+shelve shutil site stat support sysconfig tempfile termios thread time trace tty unicode_file unicode_file_functions
+urllib uuid xml_etree zipapp zipimport zlib
+"""
+_SLOW = """
+asyncio asyncore atexit bz2 cmd_line cmd_line_script compileall concurrent_futures doctest eintr faulthandler fork1
+httpservers importlib io json largefile logging lzma mailbox multiprocessing_fork multiprocessing_forkserver
+multiprocessing_main_handling multiprocessing_spawn os pickle posix_spawn py_compile pydoc queue runpy selectors signal
+socket socketserver ssl subprocess syslog tarfile threading tracemalloc venv wait3 wait4 zipfile
+"""
+
+QUICK = tuple(f"test_{name}" for name in _QUICK.split())
+FULL = (*QUICK, *(f"test_{name}" for name in _SLOW.split()))
+
+
+def wanted() -> tuple[str, ...]:
+    """The modules of this test run."""
+    return FULL if os.environ.get("SCONIFY_TESTS_REGRESSION") == "full" else QUICK
