@@ -56,6 +56,7 @@ class Build:
     signer: Callable[[], Signer]
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
+    _ids: dict[str, tuple[Json, str]] = field(default_factory=dict)
     _before: Before | None = None
     _mending: threading.RLock = field(default_factory=threading.RLock)
 
@@ -299,7 +300,12 @@ class Build:
         return self.settled[step][output]
 
     def _input_id(self, source: str) -> str:
-        return self.value_id(source, self._input(source))
+        """`value_id` of an input, made once a value: every look-up of a step asks for it."""
+        value = self._input(source)
+        known = self._ids.get(source)
+        if known is None or known[0] is not value:
+            known = self._ids[source] = (value, self.value_id(source, value))
+        return known[1]
 
     def _option_id(self, name: str, value: Json) -> Json:
         """Values of secret options enter keys and records only as keyed digests: a record must not allow guessing."""

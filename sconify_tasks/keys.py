@@ -90,10 +90,11 @@ class Keys:
 
     root: bytes = field(repr=False)
     project: str
+    _known: dict[tuple[str, int], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fspf_key(self, *, repository: str, epoch: int) -> bytes:
         """Key of the protected files of every image that is written to `repository` (TO without its tag)."""
-        return derive(self.root, label=f"sconify/fspf/1\0{self.project}\0{repository}\0{epoch}")
+        return self._derived(f"sconify/fspf/1\0{self.project}\0{repository}\0{epoch}")
 
     def fspf_key_id(self, *, repository: str, epoch: int) -> str:
         """Name of that key: part of action keys, tells nothing about the key."""
@@ -101,16 +102,23 @@ class Keys:
 
     def content_id_key(self) -> bytes:
         """Key of the keyed BLAKE3 content digests that stand in trees and records."""
-        return derive(self.root, label=f"sconify/content-id/1\0{self.project}")
+        return self._derived(f"sconify/content-id/1\0{self.project}")
 
     def component_key(self) -> bytes:
         """Key of the digests that stand for secret values in action keys and records."""
-        return derive(self.root, label=f"sconify/component/1\0{self.project}")
+        return self._derived(f"sconify/component/1\0{self.project}")
 
     def record_key(self) -> bytes:
         """Key that authenticates records of the action cache."""
-        return derive(self.root, label=f"sconify/record/1\0{self.project}")
+        return self._derived(f"sconify/record/1\0{self.project}")
 
     def namespace(self, *, repository: str) -> str:
         """Default namespace of the sessions of `repository`: stable, and not to be guessed from the name."""
-        return "ns-" + derive(self.root, label=f"sconify/namespace/1\0{self.project}\0{repository}", length=8).hex()
+        return "ns-" + self._derived(f"sconify/namespace/1\0{self.project}\0{repository}", length=8).hex()
+
+    def _derived(self, label: str, *, length: int = 32) -> bytes:
+        """One derivation a label: keys and records ask for the same few keys again and again."""
+        known = self._known.get((label, length))
+        if known is None:
+            known = self._known[label, length] = derive(self.root, label=label, length=length)
+        return known
