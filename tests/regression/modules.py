@@ -10,14 +10,14 @@ import os
 _QUICK = """
 bufio crypt ctypes dbm dbm_dumb epoll fcntl file filecmp fileinput fileio genericpath glob grp gzip hashlib imp import
 ioctl linecache mmap modulefinder openpty pathlib pipes pkgutil poll popen posix posixpath pty pwd resource select
-shelve shutil site stat support sysconfig tempfile termios thread time trace tty unicode_file unicode_file_functions
+shelve shutil site stat support sysconfig tempfile thread time trace unicode_file unicode_file_functions
 urllib uuid xml_etree zipapp zipimport zlib
 """
 _SLOW = """
 asyncio asyncore atexit bz2 cmd_line cmd_line_script compileall concurrent_futures doctest eintr faulthandler fork1
 httpservers importlib io json largefile logging lzma mailbox multiprocessing_fork multiprocessing_forkserver
-multiprocessing_main_handling multiprocessing_spawn os pickle posix_spawn py_compile pydoc queue runpy selectors signal
-socket socketserver ssl subprocess syslog tarfile threading tracemalloc venv wait3 wait4 zipfile
+multiprocessing_main_handling multiprocessing_spawn os pickle py_compile pydoc queue runpy selectors signal
+socket socketserver ssl subprocess syslog tarfile threading tracemalloc wait3 wait4 zipfile
 """
 
 QUICK = tuple(f"test_{name}" for name in _QUICK.split())
