@@ -9,7 +9,7 @@ from sconify_tasks.step import Step
 
 _EMBEDDED = Step(
     name="embedded",
-    version=3,
+    version=4,
     inputs={
         "native": "external.native",
         "binary": "binary.path",
@@ -27,10 +27,11 @@ _EMBEDDED = Step(
 )
 _BINARY_FS = Step(
     name="binary_fs",
-    version=1,
+    version=2,
     inputs={
         "base": "external.base",
         "embedded": "embedded.embedded",
+        "digests": "embedded.digests",
         "regions": "embedded.regions",
         "parents": "embedded.parents",
         "file_links": "embedded.links",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
@@ -33,6 +33,22 @@ class Content:
     content_id: bytes
     salt: bytes
     facts: ObjectFacts | None
+
+
+class Reader(Protocol):
+    """Somebody who takes the whole content of some files while they are read anyway."""
+
+    def wants(self, path: bytes, content_id: bytes | None) -> bool:
+        """Whether this file must be read; its content id where that is known."""
+
+    def begin(self, path: bytes) -> None:
+        """Its blocks follow."""
+
+    def add(self, path: bytes, block: bytes) -> None:
+        """The next of them."""
+
+    def end(self, path: bytes) -> None:
+        """That was the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +101,7 @@ def scan(
     selected: Callable[[bytes], bool],
     encrypted: Callable[[bytes], bool],
     progress: Callable[[int], None],
+    reader: Reader | None = None,
 ) -> Scan:
     """Walk the roots once. SconifyError where a file is no longer what the source said."""
     made = Scan()
@@ -99,8 +116,11 @@ def scan(
             if content is not None:
                 expected = known(path) if known else None
                 old = before.find(path, expected, salted=salted)
+                listening = reader if reader is not None and reader.wants(path, expected) else None
+                if listening is not None:
+                    old = None
                 made.read += old is None
-                found = old or _read(entry, content, key, salted=salted, expected=expected)
+                found = old or _read(entry, content, key, salted=salted, expected=expected, reader=listening)
                 progress(entry.size)
                 if expected is not None and found.content_id != expected:
                     raise SconifyError(f"{shown(path)} changed while it was read", hint="build again when nothing writes to it")
@@ -111,7 +131,9 @@ def scan(
     return made
 
 
-def _read(entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected: bytes | None) -> Content:
+def _read(
+    entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected: bytes | None, reader: Reader | None
+) -> Content:
     """All of it in one pass over the content; only its first bytes where they say that there is nothing else to find.
 
     The source that gave the `expected` id notices by itself a file that changed since.
@@ -119,13 +141,22 @@ def _read(entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected
     from blake3 import blake3
 
     head = content.read(len(MAGIC))
-    if expected is not None and not salted and head != MAGIC:
-        return Content(content_id=expected, salt=b"", facts=None)
+    vouched = expected is not None and not salted and head != MAGIC
+    if vouched and reader is None:
+        return Content(content_id=expected or b"", salt=b"", facts=None)
     hasher, digest = blake3(key=key), hashlib.sha256()
-    head += content.read(_BUFFER)
+    head += content.read(_BUFFER - len(head))
     facts, rest = read_object(entry, head, content)
+    if reader is not None:
+        reader.begin(entry.path)
     for block in chain((head,), rest):
-        hasher.update(block)
+        if reader is not None:
+            reader.add(entry.path, block)
+        if not vouched:
+            hasher.update(block)
         if salted:
             digest.update(block)
-    return Content(content_id=hasher.digest(), salt=digest.digest() if salted else b"", facts=facts)
+    if reader is not None:
+        reader.end(entry.path)
+    content_id = expected if vouched and expected is not None else hasher.digest()
+    return Content(content_id=content_id, salt=digest.digest() if salted else b"", facts=facts)

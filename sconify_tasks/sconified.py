@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from sconify_tasks.elf import load_image, sections
 from sconify_tasks.elf_file import ElfSection
@@ -58,12 +58,49 @@ class Sconified:
     sections: Mapping[str, Place]
 
 
-def write_sconified(runtime: Path, out: Path | BinaryIO, contents: Mapping[str, bytes | Path]) -> None:
+class Written(Protocol):
+    """A section that is made while it is written, to an output that it may seek in."""
+
+    @property
+    def size(self) -> int:
+        """Known before."""
+
+    def write_to(self, out: BinaryIO) -> None:
+        """Write `size` bytes from where `out` stands, and leave it behind them."""
+
+
+Content = bytes | Path | Written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Where everything goes: known before the first byte is written."""
+
+    header: bytearray
+    old_table: range
+    runtime_size: int
+    places: Mapping[str, Place]
+    names: bytearray
+    table: bytes
+    table_offset: int
+
+
+def sconified_size(runtime: Path, contents: Mapping[str, Content]) -> int:
+    """Return the length of what `write_sconified` writes."""
+    with runtime.open("rb") as source:
+        plan = _plan(source, runtime, _ordered(contents))
+    return plan.table_offset + len(plan.table)
+
+
+def section_offset(runtime: Path, contents: Mapping[str, Content], name: str) -> int:
+    """Return where in the ELF a section will lie."""
+    with runtime.open("rb") as source:
+        return _plan(source, runtime, _ordered(contents)).places[name].offset
+
+
+def write_sconified(runtime: Path, out: Path | BinaryIO, contents: Mapping[str, Content]) -> None:
     """Append `contents` (by section name, in any order) to `runtime`; a path is written whole or not at all, mode 0755."""
-    unknown = contents.keys() - set(ORDER)
-    if unknown:
-        raise ValueError(f"not sections of a sconified ELF: {sorted(unknown)}")
-    ordered = [(name, contents[name]) for name in ORDER if name in contents]
+    ordered = _ordered(contents)
     if not isinstance(out, Path):
         _write(runtime, out, ordered)
         return
@@ -118,30 +155,50 @@ def _content(file: BinaryIO, places: Mapping[str, Place], name: str) -> bytes:
     return file.read(place.size)
 
 
-def _write(runtime: Path, out: BinaryIO, contents: list[tuple[str, bytes | Path]]) -> None:
+def _ordered(contents: Mapping[str, Content]) -> list[tuple[str, Content]]:
+    unknown = contents.keys() - set(ORDER)
+    if unknown:
+        raise ValueError(f"not sections of a sconified ELF: {sorted(unknown)}")
+    return [(name, contents[name]) for name in ORDER if name in contents]
+
+
+def _plan(source: BinaryIO, runtime: Path, contents: list[tuple[str, Content]]) -> _Plan:
+    header, old_table = _header(source, runtime)
+    headers, names, index = _own_sections(source, header, runtime)
+    end = runtime_size = os.fstat(source.fileno()).st_size
+    appended, places = [], {}
+    for name, content in contents:
+        place = places[name] = Place(offset=_aligned(end, ALIGNMENT), size=_size(content))
+        appended.append(_SHDR.pack(_name(names, name), _PROGBITS, 0, 0, place.offset, place.size, 0, 0, ALIGNMENT, 0))
+        end = place.offset + place.size
+    headers[index] = _SHDR.pack(_SHDR.unpack(headers[index])[0], _STRTAB, 0, 0, end, len(names), 0, 0, 1, 0)
+    table_offset = _aligned(end + len(names), _TABLE_ALIGNMENT)
+    _TABLE_OFFSET.pack_into(header, _TABLE_OFFSET_AT, table_offset)
+    _TABLE_SHAPE.pack_into(header, _TABLE_SHAPE_AT, _SHDR.size, len(headers) + len(appended), index)
+    return _Plan(
+        header=header,
+        old_table=old_table,
+        runtime_size=runtime_size,
+        places=places,
+        names=names,
+        table=b"".join((*headers, *appended)),
+        table_offset=table_offset,
+    )
+
+
+def _write(runtime: Path, out: BinaryIO, contents: list[tuple[str, Content]]) -> None:
     """Write front to back: every place is known before the first byte, so `out` may be a pipe or a hash."""
     with runtime.open("rb") as source:
-        header, old_table = _header(source, runtime)
-        headers, names, index = _own_sections(source, header, runtime)
-        runtime_size = os.fstat(source.fileno()).st_size
-        end, appended = runtime_size, []
-        for name, content in contents:
-            offset, size = _aligned(end, ALIGNMENT), _size(content)
-            appended.append(_SHDR.pack(_name(names, name), _PROGBITS, 0, 0, offset, size, 0, 0, ALIGNMENT, 0))
-            end = offset + size
-        headers[index] = _SHDR.pack(_SHDR.unpack(headers[index])[0], _STRTAB, 0, 0, end, len(names), 0, 0, 1, 0)
-        table_offset = _aligned(end + len(names), _TABLE_ALIGNMENT)
-        _TABLE_OFFSET.pack_into(header, _TABLE_OFFSET_AT, table_offset)
-        _TABLE_SHAPE.pack_into(header, _TABLE_SHAPE_AT, _SHDR.size, len(headers) + len(appended), index)
-        _copy_runtime(source, out, header, old_table, runtime_size)
-    end = runtime_size
-    for (_, content), section in zip(contents, appended, strict=True):
-        _, _, _, _, offset, size, *_ = _SHDR.unpack(section)
-        out.write(bytes(offset - end))
-        _append(out, content, size)
-        end = offset + size
-    out.write(names + bytes(table_offset - end - len(names)))
-    out.write(b"".join((*headers, *appended)))
+        plan = _plan(source, runtime, contents)
+        _copy_runtime(source, out, plan.header, plan.old_table, plan.runtime_size)
+    end = plan.runtime_size
+    for name, content in contents:
+        place = plan.places[name]
+        out.write(bytes(place.offset - end))
+        _append(out, content, place.size)
+        end = place.offset + place.size
+    out.write(plan.names + bytes(plan.table_offset - end - len(plan.names)))
+    out.write(plan.table)
 
 
 def _copy_runtime(source: BinaryIO, out: BinaryIO, header: bytearray, old_table: range, size: int) -> None:
@@ -201,16 +258,20 @@ def _aligned(position: int, alignment: int) -> int:
     return position + -position % alignment
 
 
-def _size(content: bytes | Path) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+def _size(content: Content) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    return content.stat().st_size if isinstance(content, Path) else content.size
 
 
-def _append(out: BinaryIO, content: bytes | Path, size: int) -> None:
+def _append(out: BinaryIO, content: Content, size: int) -> None:
     if isinstance(content, bytes):
         out.write(content)
-        return
-    with content.open("rb") as source:
-        copy_range(source, out, size)
+    elif isinstance(content, Path):
+        with content.open("rb") as source:
+            copy_range(source, out, size)
+    else:
+        content.write_to(out)
 
 
 @contextmanager

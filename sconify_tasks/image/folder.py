@@ -160,6 +160,10 @@ class SeenFile(io.RawIOBase):
         """As of any file."""
         return self._opened().tell()
 
+    def fileno(self) -> int:
+        """As of any file: the kernel may copy from it."""
+        return self._opened().fileno()
+
     def finish(self) -> None:
         """Check and close what was opened."""
         if self._file is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sconify_cache.store import MissingBlobError
+from sconify_tasks.binary_fs.digests import ChunkDigests, decode_digests, encode_digests
 from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, prefixes
@@ -25,11 +27,12 @@ def run(context: Context) -> Outputs:
     chosen = choose(native, context.options, service=service, scripts=scripts_of(context))
     for path in sorted(chosen.plain | chosen.host):
         context.detail(f"not protected: {shown(path)}, by {'--host-path' if path in chosen.host else '--plain'}")
-    embedded, public, found = _scan(context, native, chosen)
+    embedded, public, found, digests = _scan(context, native, chosen)
     parents = _parents(context, native, chosen, [*embedded, *public], service.directories if service else ())
     return Outputs(
         blobs={
             "embedded": context.world.trees.put(embedded),
+            "digests": context.world.store.put(encode_digests(digests), private=True),
             "public": context.world.trees.put(public),
             "parents": context.world.trees.put(parents),
         },
@@ -42,29 +45,48 @@ def run(context: Context) -> Outputs:
     )
 
 
-def _scan(context: Context, native: SourceImage, chosen: Chosen) -> tuple[list[ManifestEntry], list[ManifestEntry], Scan]:
-    """Look at every selected file, which is read only where its content is not known; tell embedded ones and copied ones."""
+def _scan(
+    context: Context, native: SourceImage, chosen: Chosen
+) -> tuple[list[ManifestEntry], list[ManifestEntry], Scan, dict[bytes, bytes]]:
+    """Look at every selected file, which is read only where its content is not known; tell embedded ones and copied ones.
+
+    The chunk digests of what is embedded come with them, by content id.
+    """
     regions, binary = chosen.regions(), context.text("binary").encode()
 
     def inside(path: bytes) -> bool:
         return regions.protection(path) is not Protection.NONE and path != binary and chosen.embeds(path)
 
-    found = scan(
-        native,
-        chosen.roots(),
-        key=context.world.keys.content_id_key(),
-        before=earlier(context.previous, context.world.trees, trees=("embedded", "public")),
-        selected=lambda path: path != b"/" and (inside(path) or chosen.copies(path)),
-        encrypted=lambda _: False,
-        progress=context.progress,
-    )
-    context.count("files read", found.read)
-    embedded = [entry for entry in found.public if inside(entry.path)]
-    for entry in embedded:
+    with ChunkDigests(_known(context), inside) as reader:
+        found = scan(
+            native,
+            chosen.roots(),
+            key=context.world.keys.content_id_key(),
+            before=earlier(context.previous, context.world.trees, trees=("embedded", "public")),
+            selected=lambda path: path != b"/" and (inside(path) or chosen.copies(path)),
+            encrypted=lambda _: False,
+            progress=context.progress,
+            reader=reader,
+        )
+        context.count("files read", found.read)
+        inner = [entry for entry in found.public if inside(entry.path)]
+        embedded = [entry for entry in inner if embeddable(entry.meta)]
+        digests = {entry.content: reader.of(entry.path, entry.content) for entry in embedded if entry.meta.kind is Kind.FILE}
+    for entry in inner:
         if not embeddable(entry.meta):
             context.warn(f"{shown(entry.path)} is a device or a FIFO: it is not embedded")
     public = [entry for entry in found.public if chosen.copies(entry.path)]
-    return [entry for entry in embedded if embeddable(entry.meta)], public, found
+    return embedded, public, found, digests
+
+
+def _known(context: Context) -> dict[bytes, bytes]:
+    """Digests that the previous run found; none where they are gone."""
+    if context.previous is None or "digests" not in context.previous.blobs:
+        return {}
+    try:
+        return decode_digests(context.world.store.get(context.previous.blobs["digests"]))
+    except MissingBlobError:
+        return {}
 
 
 def _parents(

@@ -89,15 +89,11 @@ def test_the_session_has_no_key_for_files_and_the_measurement_is_another_with_ot
 def test_after_one_changed_file_only_that_file_is_read_for_the_section_and_the_result_is_a_clean_builds(
     native, place, tmp_path, monkeypatch
 ):
-    from sconify_tasks.binary_fs.section import Staging
+    from sconify_tasks.binary_fs.filling import Filling
 
     staged = []
-    add = Staging.add
-    monkeypatch.setattr(
-        Staging,
-        "add",
-        lambda self, entry, *rest, **more: (staged.append(entry.path), add(self, entry, *rest, **more))[1],
-    )
+    read = Filling._read_missing
+    monkeypatch.setattr(Filling, "_read_missing", lambda self, *given: (staged.extend(given[-1]), read(self, *given))[1])
     for number in range(20):
         write(native / "app" / f"file{number}", bytes([number]) * (number * 20_000))
     assert counted(convert(native, place, **GIVEN), "files read") == 23
@@ -189,23 +185,42 @@ def test_a_device_is_left_out_with_a_warning(native, place, tmp_path):
     assert any("/app/pipe" in message for message in outcome.warnings)
 
 
-def flipped(write, path, **given):
+def flipped(monkeypatch):
     """A disk that changes one bit of what is embedded."""
-    written = write(path, **given)
-    content = bytearray(path.read_bytes())
-    content[40] ^= 1
-    path.write_bytes(bytes(content))
-    return written
+    from sconify_tasks.binary_fs.filling import Filling
+
+    write = Filling.write_to
+
+    def damaged(self, out):
+        start = out.tell()
+        write(self, out)
+        out.seek(start + 40)
+        (found,) = out.read(1)
+        out.seek(start + 40)
+        out.write(bytes([found ^ 1]))
+        out.seek(start + self.size)
+
+    monkeypatch.setattr(Filling, "write_to", damaged)
 
 
-def forgetful(write, path, *, embedded, **given):
+def instead(monkeypatch, choose):
+    """A writer that embeds something else."""
+    from sconify_tasks.steps import binary_fs
+
+    write = binary_fs.outline
+    monkeypatch.setattr(
+        binary_fs, "outline", lambda *, embedded, **given: write(embedded=[*map(choose, filter(choose, embedded))], **given)
+    )
+
+
+def forgetful(monkeypatch):
     """A writer that leaves out a file."""
-    return write(path, embedded=[entry for entry in embedded if entry.path != b"/app/secret"], **given)
+    instead(monkeypatch, lambda entry: entry if entry.path != b"/app/secret" else None)
 
 
-def careless(write, path, *, embedded, **given):
+def careless(monkeypatch):
     """A writer that loses a mode."""
-    return write(path, embedded=[replace(entry, meta=replace(entry.meta, mode=0o777)) for entry in embedded], **given)
+    instead(monkeypatch, lambda entry: replace(entry, meta=replace(entry.meta, mode=0o777)))
 
 
 @pytest.mark.parametrize(
@@ -218,10 +233,7 @@ def careless(write, path, *, embedded, **given):
     ids=["a flipped bit", "a file left out", "another mode"],
 )
 def test_the_last_check_refuses_an_image_that_does_not_carry_what_was_selected(native, place, monkeypatch, fault, words):
-    from sconify_tasks.steps import binary_fs
-
-    write = binary_fs.write_section
-    monkeypatch.setattr(binary_fs, "write_section", lambda path, **given: fault(write, path, **given))
+    fault(monkeypatch)
     outcome = convert(native, place, **GIVEN)
     assert outcome.code == 4
     assert words in outcome.failures["verify_embedded"]

@@ -52,8 +52,8 @@ def test_a_wrong_section_is_refused_for_its_own_reason(case):
     assert (refusal.value.code, refusal.value.exit_code) == (case["error"], 4)
 
 
-def test_a_changed_chunk_is_refused_and_the_others_are_read(tmp_path):
-    root, stored = written(tmp_path, [directory(b"/d")], {b"/d/a": pattern(CHUNK), b"/d/b": pattern(2 * CHUNK + 3)})
+def test_a_changed_chunk_is_refused_and_the_others_are_read():
+    root, stored = written([directory(b"/d")], {b"/d/a": pattern(CHUNK), b"/d/b": pattern(2 * CHUNK + 3)})
     changed = bytearray(stored)
     changed[HEADER.size + CHUNK + CHUNK + 10] ^= 1
     section = opened(bytes(changed), root)
@@ -64,8 +64,8 @@ def test_a_changed_chunk_is_refused_and_the_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["header", "data", "index", "end"])
-def test_every_byte_of_a_section_is_covered_by_the_root_hash(tmp_path, where):
-    root, stored = written(tmp_path, [directory(b"/d")], {b"/d/a": pattern(300), b"/d/b": pattern(CHUNK + 1)})
+def test_every_byte_of_a_section_is_covered_by_the_root_hash(where):
+    root, stored = written([directory(b"/d")], {b"/d/a": pattern(300), b"/d/b": pattern(CHUNK + 1)})
     edges = {"header": (0, HEADER.size), "data": (HEADER.size, HEADER.size + 300), "end": (len(stored) - 1, len(stored))}
     first, last = edges.get(where, (len(stored) - 120, len(stored) - 1))
     for at in range(first, last):
@@ -81,13 +81,10 @@ trees = st.dictionaries(names, st.integers(0, 70_000), max_size=5)
 
 @given(trees)
 @settings(max_examples=40, deadline=None)
-def test_whatever_is_embedded_is_read_again(tmp_path_factory, tree):
-    folder = tmp_path_factory.mktemp("t")
+def test_whatever_is_embedded_is_read_again(tree):
     contents = {f"/{number}/{name}".encode(): pattern(size) for number, (name, size) in enumerate(sorted(tree.items()))}
     above = {parent for path in contents for parent in _above(path)}
-    root, stored = written(
-        folder, [directory(path) for path in sorted(above)] + [link(b"/z", b"/0")], dict(sorted(contents.items()))
-    )
+    root, stored = written([*map(directory, sorted(above)), link(b"/z", b"/0")], dict(sorted(contents.items())))
     assert contents_of(opened(stored, root)) == contents
 
 

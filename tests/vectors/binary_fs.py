@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vectors.pattern import pattern
 
 from sconify_tasks.binary_fs.index import HEADER, MAGIC, VERSION, Extent, root_hash
-from sconify_tasks.binary_fs.section import Source, write_section
+from sconify_tasks.binary_fs.section import outline
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import Manifest, encode_body
 from sconify_tasks.fspf.regions import Protection, Region, Regions
@@ -45,24 +44,17 @@ def link(path: bytes, target: bytes) -> ManifestEntry:
     return ManifestEntry(meta=Entry(path=path, kind=Kind.SYMLINK, mode=0o777, target=target))
 
 
-def written(folder: Path, visible: list[ManifestEntry], contents: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+def written(visible: list[ManifestEntry], contents: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Root hash and bytes of a section with these files."""
-    staged = folder / "staged"
-    staged.write_bytes(b"".join(contents.values()))
-    sources, at = {}, 0
-    for content in contents.values():
-        sources[hashlib.sha256(content).digest()] = Source(path=staged, extent=extent_of(content, at))
-        at += len(content)
-    section = folder / "section"
+    digests = {hashlib.sha256(content).digest(): digests_of(content) for content in contents.values()}
     files = [file(path, content, mode=0o644) for path, content in contents.items()]
-    found = write_section(section, regions=REGIONS, visible=visible, embedded=files, sources=sources)
-    return found.root, section.read_bytes()
+    found = outline(regions=REGIONS, visible=visible, embedded=files, digests=digests)
+    placed = {extent.offset: contents[path] for path, extent in found.index().extents.items() if extent.size}
+    return found.root, b"".join((found.header, *(placed[at] for at in sorted(placed)), found.body))
 
 
 def binary_fs() -> dict[str, Any]:
     """Section 10."""
-    import tempfile
-
     visible = [directory(b"/app"), directory(b"/app/empty"), directory(b"/etc"), link(b"/app/link", b"small")]
     contents = {
         b"/app/empty.txt": b"",
@@ -71,11 +63,10 @@ def binary_fs() -> dict[str, Any]:
         b"/app/one": pattern(CHUNK),
         b"/app/small": pattern(5),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        cases = [
-            _case("nothing embedded", *written(Path(folder), [directory(b"/etc")], {}), []),
-            _case("files of all sizes", *written(Path(folder), visible, contents), [5, 2 * CHUNK + 1, CHUNK]),
-        ]
+    cases = [
+        _case("nothing embedded", *written([directory(b"/etc")], {}), []),
+        _case("files of all sizes", *written(visible, contents), [5, 2 * CHUNK + 1, CHUNK]),
+    ]
     for case, files in zip(cases, ({}, contents), strict=True):
         case["files"] = {path.hex(): len(content) for path, content in files.items()}
     return {"format": "sconify/binary-fs/1", "cases": cases, "refused": _refused()}

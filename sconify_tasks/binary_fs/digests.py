@@ -1,0 +1,85 @@
+"""The chunk digests of embedded files, taken while a scan reads them: hashed on threads, in any number of files at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore
+from types import TracebackType
+from typing import Self
+
+from sconify_tasks.binary_fs.index import CHUNK
+
+_THREADS = 2
+# Of 1 MiB each, as scans read: what waits for a thread is all that is in memory.
+_BLOCKS = 8
+
+
+class ChunkDigests:
+    """SHA-256 of every chunk of the files that `wanted` names, unless their content id is among `known`."""
+
+    def __init__(self, known: Mapping[bytes, bytes], wanted: Callable[[bytes], bool]) -> None:
+        self._known, self._wanted = known, wanted
+        self._found: dict[bytes, list[Future[bytes]]] = {}
+        self._rest = bytearray()
+        self._free = BoundedSemaphore(_BLOCKS)
+        self._pool = ThreadPoolExecutor(_THREADS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def wants(self, path: bytes, content_id: bytes | None) -> bool:
+        """Whether a file must be read for its digests."""
+        return self._wanted(path) and content_id not in self._known
+
+    def begin(self, path: bytes) -> None:
+        """The blocks of this file follow; they replace what was found before."""
+        self._found[path] = []
+        self._rest.clear()
+
+    def add(self, path: bytes, block: bytes) -> None:
+        """The next bytes of the file, in blocks of any length."""
+        if self._rest or len(block) % CHUNK:
+            self._rest += block
+            whole = len(self._rest) - len(self._rest) % CHUNK
+            block = bytes(self._rest[:whole])
+            del self._rest[:whole]
+        if block:
+            self._submit(path, block)
+
+    def end(self, path: bytes) -> None:
+        """The file has no more bytes."""
+        if self._rest:
+            self._submit(path, bytes(self._rest))
+            self._rest.clear()
+
+    def of(self, path: bytes, content_id: bytes) -> bytes:
+        """Digests of a file, joined: just found, or known from before."""
+        found = self._found.get(path)
+        return b"".join(future.result() for future in found) if found is not None else self._known[content_id]
+
+    def _submit(self, path: bytes, block: bytes) -> None:
+        self._free.acquire()
+        future = self._pool.submit(_hash, block)
+        future.add_done_callback(lambda _: self._free.release())
+        self._found[path].append(future)
+
+
+def encode_digests(digests: Mapping[bytes, bytes]) -> bytes:
+    """Digests by content id, as a blob."""
+    return json.dumps({content_id.hex(): joined.hex() for content_id, joined in sorted(digests.items())}).encode()
+
+
+def decode_digests(data: bytes) -> dict[bytes, bytes]:
+    """The inverse."""
+    return {bytes.fromhex(content_id): bytes.fromhex(joined) for content_id, joined in json.loads(data).items()}
+
+
+def _hash(block: bytes) -> bytes:
+    view = memoryview(block)
+    return b"".join(hashlib.sha256(view[at : at + CHUNK]).digest() for at in range(0, len(block), CHUNK))
