@@ -44,6 +44,7 @@ _GO_BUILDINFO = b"\xff Go buildinf:"
 _GO_SEARCH = 32 << 20
 # e_shoff, and e_shnum with e_shstrndx: they only say where the section header table lies.
 _SECTION_TABLE = (range(0x28, 0x30), range(0x3C, 0x40))
+_MAX_STRINGS = 1 << 20  # bytes of all names in a dynamic section: a table may be pointed into again and again
 _STRINGS = (DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_SONAME)
 
 
@@ -237,11 +238,16 @@ def _dynamic(elf: ElfFile) -> tuple[dict[int, list[bytes]], bool]:
     table = next((value for tag, value in tags if tag == DT_STRTAB), None)
     flags = next((value for tag, value in tags if tag == DT_FLAGS_1), 0)
     found: dict[int, list[bytes]] = {}
+    size = 0
     for tag, value in tags:
         if tag in _STRINGS:
             if table is None:
                 raise ValueError("its dynamic section has names and no string table")
-            found.setdefault(tag, []).append(elf.string(elf.place_of(table) + value))
+            text = elf.string(elf.place_of(table) + value)
+            size += len(text)
+            if size > _MAX_STRINGS:
+                raise ValueError("the names in its dynamic section are too long")
+            found.setdefault(tag, []).append(text)
     return found, bool(flags & _DF_1_PIE)
 
 

@@ -15,6 +15,7 @@ HEADER_SIZE = 64
 MAX_HEADERS = 256
 MAX_NAME = 4096
 MAX_TAGS = 32_768
+MAX_SECTION_NAME = 255
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH, DT_FLAGS_1 = 0, 1, 5, 14, 15, 29, 0x6FFFFFFB
 SHT_SYMTAB = 2
@@ -56,15 +57,15 @@ class ElfSection:
 class ElfFile:
     """One file, by its program headers. `length` is the file's."""
 
-    __slots__ = ("_stream", "entry", "headers", "length", "machine", "names_index", "section_table", "type")
+    __slots__ = ("_section_size", "_stream", "entry", "headers", "length", "machine", "names_index", "section_table", "type")
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.length = stream.seek(0, io.SEEK_END)
         kind, self.machine, _, self.entry, table, sections, *rest = _FILE_HEADER.unpack(self.at(0, HEADER_SIZE))
-        _, _, entry_size, count, section_size, section_count, self.names_index = rest
+        _, _, entry_size, count, self._section_size, section_count, self.names_index = rest
         self.type = _TYPES.get(kind, str(kind))
-        self.section_table = range(sections, sections + section_size * section_count)
+        self.section_table = range(sections, sections + self._section_size * section_count)
         if count > MAX_HEADERS:
             raise ValueError("it has too many program headers")
         if count and entry_size != _PROGRAM_HEADER.size:
@@ -133,18 +134,18 @@ class ElfFile:
     def section_types(self) -> Iterator[int] | None:
         """The types of all sections; None where the table is not in the file."""
         table = self.section_table
-        if table.stop > self.length:
+        if table.stop > self.length or (table and self._section_size != _SECTION_HEADER.size):
             return None
-        size = _SECTION_HEADER.size
-        data = self.at(table.start, len(table) // size * size)
-        return (header[1] for header in _SECTION_HEADER.iter_unpack(data))
+        return (header[1] for header in _SECTION_HEADER.iter_unpack(self.at(table.start, len(table))))
 
     def sections(self) -> Iterator[ElfSection]:
         """Every section of the table, with its name."""
-        table, size = self.section_table, _SECTION_HEADER.size
-        headers = list(_SECTION_HEADER.iter_unpack(self.at(table.start, len(table) // size * size)))
-        if not headers:
+        table = self.section_table
+        if not table:
             return
+        if self._section_size != _SECTION_HEADER.size:  # or a table of 65535 headers of 65535 bytes would be read
+            raise ValueError(f"its section headers have {self._section_size} bytes each")
+        headers = list(_SECTION_HEADER.iter_unpack(self.at(table.start, len(table))))
         if self.names_index >= len(headers):
             raise ValueError("its sections have no names")
         _, _, start, length = headers[self.names_index]
@@ -152,7 +153,9 @@ class ElfFile:
         for name, type_, offset, length in headers:
             if name >= len(names):
                 raise ValueError("the name of a section lies outside of the names")
-            text = names[name : name + MAX_NAME].split(b"\0", 1)[0].decode()
+            text = names[name : name + MAX_SECTION_NAME + 1].split(b"\0", 1)[0].decode()
+            if len(text) > MAX_SECTION_NAME:
+                raise ValueError("the name of a section is too long")
             yield ElfSection(name=text, type=_section_type(type_), offset=offset, size=length)
 
 

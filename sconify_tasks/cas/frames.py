@@ -66,9 +66,12 @@ def hex_bytes(value: object, length: int, what: str) -> bytes:
     try:
         if not isinstance(value, str) or len(value) != 2 * length or value != value.lower():
             raise ValueError  # noqa: TRY301
-        return bytes.fromhex(value)
+        decoded = bytes.fromhex(value)
+        if len(decoded) != length:  # fromhex skips blanks
+            raise ValueError  # noqa: TRY301
     except ValueError:
         raise RefusedError(f"{what} is not {length} bytes of lower-case hex", code="bad-request") from None
+    return decoded
 
 
 def printable(text: str) -> str:

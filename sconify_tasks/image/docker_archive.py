@@ -23,6 +23,8 @@ from sconify_tasks.image.model import ImageConfig
 from sconify_tasks.image.references import parse_reference
 
 MANIFEST_JSON = "manifest.json"
+_IMAGES = 10_000
+_CONFIGS = 64 << 20  # bytes of all configs that one choice reads
 _DIGEST = re.compile(r"(?:blobs/sha256/|sha256:)?([0-9a-f]{64})(?:\.json)?\Z")
 _HINT = "save the image again"
 
@@ -74,6 +76,9 @@ def saved_images(files: ArchiveFiles) -> list[Saved]:
     except (ValueError, RecursionError) as error:
         msg = f"{files.label}: damaged {MANIFEST_JSON}: {error}"
         raise UsageError(msg, hint=_HINT) from error
+    if len(items(document)) > _IMAGES:
+        msg = f"{files.label}: more than {_IMAGES} images in {MANIFEST_JSON}"
+        raise UsageError(msg, hint=_HINT)
     found = [_saved(item) for item in items(document)]
     if not found or None in found:
         msg = f"{files.label}: damaged {MANIFEST_JSON}: not a list of images"
@@ -99,7 +104,12 @@ def _choose(files: ArchiveFiles, reference: str, platform: str, name: str) -> tu
     if not wanted:
         msg = f"{name}: no image of that name"
         raise UnavailableError(msg, hint=held)
-    configs = [(item, parse_config(read_config(files, item.config))) for item in wanted]
+    names = sorted({item.config for item in wanted})
+    if sum(files.size(config) or 0 for config in names) > _CONFIGS:
+        msg = f"{name}: {len(names)} images with large configs"
+        raise UsageError(msg, hint=f"name one: docker-archive:FILE:REF; {held}")
+    parsed = {config: parse_config(read_config(files, config)) for config in names}
+    configs = [(item, parsed[item.config]) for item in wanted]
     fitting = [(item, config) for item, config in configs if f"{platform}/".startswith(f"{config.os}/{config.architecture}/")]
     if not fitting:
         platforms = ", ".join(sorted({f"{config.os}/{config.architecture}" for _, config in configs}))

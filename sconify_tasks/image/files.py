@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.extent import Extent
 from sconify_tasks.image.manifest import HINT
+
+_HINT = "check the name; an OCI layout has the files oci-layout and index.json"
 
 
 class Files(Protocol):
@@ -41,11 +45,15 @@ class FolderFiles:
     def extent(self, name: str) -> Extent:
         """Open a file."""
         try:
-            file = (self._folder / name).open("rb")
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block
         except OSError as error:
             msg = f"{self._label}: {name}: {error.strerror}"
-            raise UnavailableError(msg, hint="check the name; an OCI layout has the files oci-layout and index.json") from error
-        return Extent.whole(cast("BinaryIO", file))
+            raise UnavailableError(msg, hint=_HINT) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            msg = f"{self._label}: {name} is not a regular file"
+            raise UnavailableError(msg, hint=_HINT)
+        return Extent.whole(cast("BinaryIO", os.fdopen(descriptor, "rb")))
 
     def size(self, name: str) -> int | None:
         """Its length in bytes; None where it is missing."""

@@ -12,12 +12,16 @@ from sconify_tasks.image.files import Files, read_small
 from sconify_tasks.image.manifest import DOCUMENT, HINT, Blob, not_what_it_says
 from sconify_tasks.image.model import Sha256
 
+# Of all that is read through one layout: indexes may name each other, and one config, any number of times.
+_DOCUMENTS, _BYTES = 20_000, 256 << 20
+
 
 class OciLayout:
     """The index and the blobs of a layout."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self._read = 0
         self.documents: list[str] = ["oci-layout"]  # what was read beside the index: a record of what an answer rests on
         marker = read_small(files, "oci-layout", DOCUMENT)
         version = json_object(marker, what=f"{files.label}: oci-layout").get("imageLayoutVersion")
@@ -45,6 +49,10 @@ class OciLayout:
         """Read a small blob whole. VerificationError where it is not what its descriptor says."""
         if blob.size > DOCUMENT:
             msg = f"blob {blob.digest} is a document of {blob.size} bytes"
+            raise UsageError(msg, hint=HINT)
+        self._read += blob.size
+        if self._read > _BYTES or len(self.documents) > _DOCUMENTS:
+            msg = f"{self.files.label} has too many indexes, manifests and configs, or too large ones"
             raise UsageError(msg, hint=HINT)
         self.documents.append(blob_name(blob.digest))
         data = read_small(self.files, blob_name(blob.digest), DOCUMENT)

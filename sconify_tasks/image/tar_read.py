@@ -21,6 +21,10 @@ from sconify_tasks.image.streams import Forward
 
 _HEADERS = 1 << 20  # a path has at most 4 KiB, an xattr 64 KiB: nobody needs a megabyte of headers
 _MEMBERS = 4_000_000
+_HEADERS_OF_ONE = 16  # pax and GNU headers before one member; there is use for four
+_TEXTS = 512 << 20  # paths, targets and attributes of a whole layer: they are kept
+_TARGET = 4095  # PATH_MAX, and XATTR_NAME_MAX and XATTR_SIZE_MAX (Linux, limits.h)
+_XATTR_NAME, _XATTR_VALUE = 255, 64 << 10
 _HINT = "rebuild the image: an engine would refuse or misread this layer"
 _XATTR = "SCHILY.xattr."
 _SECOND = 1_000_000_000
@@ -65,15 +69,15 @@ def members(stream: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | No
     """
     source = stream if stream.seekable() else cast("BinaryIO", Forward(stream, hashed=False))
     try:
-        archive = tarfile.open(fileobj=source, mode="r:", tarinfo=_Info, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+        archive = _Archive.open(fileobj=source, mode="r:", tarinfo=_Info, encoding="utf-8", errors="surrogateescape")
         yield from _members(archive, source)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError, RecursionError) as error:
         msg = f"damaged layer archive: {error}"
         raise UsageError(msg, hint="pull or build the image again") from error
 
 
-def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
-    end = 0
+def _members(archive: _Archive, source: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+    end = texts = 0
     for _ in range(_MEMBERS):
         try:
             info = _Info.following(archive, source) or archive.next()
@@ -84,14 +88,26 @@ def _members(archive: tarfile.TarFile, source: BinaryIO) -> Iterator[tuple[Membe
         if info is None:
             return
         end = info.offset_data + (info.size if info.isreg() else 0)
-        archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
+        archive.members.clear()  # tarfile keeps every member it has seen
+        archive.headers = 0
         member = _member(info)
+        texts += _text_size(member)
+        if texts > _TEXTS:
+            msg = f"a layer with more than {_TEXTS >> 20} MiB of names and attributes"
+            raise UsageError(msg, hint=_HINT)
         if isinstance(member, Member) and info.isreg():
             yield member, cast("BinaryIO", _Content(source, info.size))
         elif member is not None:
             yield member, None
     msg = f"a layer with more than {_MEMBERS} members"
     raise UsageError(msg, hint=_HINT)
+
+
+def _text_size(member: Member | Whiteout | None) -> int:
+    if not isinstance(member, Member):
+        return len(member.path) if member else 0
+    entry = member.entry
+    return len(entry.path) + len(entry.target) + sum(len(name) + len(value) for name, value in entry.xattrs)
 
 
 def _length(source: BinaryIO) -> int:
@@ -117,6 +133,9 @@ def _entry(info: tarfile.TarInfo, path: bytes) -> Entry:
     if info.size < 0 or not 0 <= info.uid < 1 << 32 or not 0 <= info.gid < 1 << 32:
         msg = f"{shown(path)}: size or owner out of range"
         raise UsageError(msg, hint=_HINT)
+    if (info.ischr() or info.isblk()) and not (0 <= info.devmajor < 1 << 32 and 0 <= info.devminor < 1 << 32):
+        msg = f"{shown(path)}: device number out of range"
+        raise UsageError(msg, hint=_HINT)
     return Entry(
         path=path,
         kind=kind,
@@ -125,10 +144,10 @@ def _entry(info: tarfile.TarInfo, path: bytes) -> Entry:
         gid=info.gid,
         mtime=_nanoseconds(info),
         size=info.size if info.isreg() else 0,
-        target=_raw(info.linkname) if info.issym() else b"",
+        target=_target(info, path) if info.issym() else b"",
         hardlink=_inside(_raw(info.linkname)) if info.islnk() else b"",
         rdev=(info.devmajor, info.devminor) if info.ischr() or info.isblk() else (0, 0),
-        xattrs=_xattrs(info),
+        xattrs=_xattrs(info, path),
     )
 
 
@@ -174,8 +193,20 @@ def _ranged(nanoseconds: int) -> int:
     return nanoseconds
 
 
-def _xattrs(info: tarfile.TarInfo) -> tuple[tuple[bytes, bytes], ...]:
+def _target(info: tarfile.TarInfo, path: bytes) -> bytes:
+    target = _raw(info.linkname)
+    if not 0 < len(target) <= _TARGET or b"\0" in target:
+        msg = f"{shown(path)} is a symlink to what no symlink can lead to: {shown(target)!r}"
+        raise UsageError(msg, hint=_HINT)
+    return target
+
+
+def _xattrs(info: tarfile.TarInfo, path: bytes) -> tuple[tuple[bytes, bytes], ...]:
     found = {_raw(key[len(_XATTR) :]): _raw(value) for key, value in info.pax_headers.items() if key.startswith(_XATTR)}
+    for name, value in found.items():
+        if not 0 < len(name) <= _XATTR_NAME or b"\0" in name or len(value) > _XATTR_VALUE:
+            msg = f"{shown(path)} has an extended attribute that no file system takes: {shown(name)!r}"
+            raise UsageError(msg, hint=_HINT)
     return tuple(sorted(found.items()))
 
 
@@ -186,6 +217,13 @@ def _raw(text: str) -> bytes:
 # POSIX.1-2001, ustar: name, mode, uid, gid, size, mtime, chksum, typeflag, linkname, devmajor, devminor, prefix.
 _USTAR = Struct("100s8s8s8s12s12s8sc100s8x32x32x8s8s155s12x")
 _PLAIN = b"0125x"
+
+
+class _Archive(tarfile.TarFile):
+    """Counts the headers before a member: they are read by recursion, and all kept until it comes."""
+
+    headers = 0
+    members: list[tarfile.TarInfo]
 
 
 class _Info(tarfile.TarInfo):
@@ -259,7 +297,7 @@ class _Info(tarfile.TarInfo):
         return following
 
     def _proc_gnulong(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        self._bounded()
+        self._bounded(archive)
         return super()._proc_gnulong(archive)  # type: ignore[misc,no-any-return]
 
     def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -267,7 +305,7 @@ class _Info(tarfile.TarInfo):
         return self._refuse("is a sparse file")
 
     def _body(self, archive: tarfile.TarFile) -> bytes:
-        self._bounded()
+        self._bounded(archive)
         padded = -(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         data: bytes = archive.fileobj.read(padded)
         if len(data) != padded:
@@ -275,9 +313,13 @@ class _Info(tarfile.TarInfo):
             raise tarfile.ReadError(msg)
         return data[: self.size]
 
-    def _bounded(self) -> None:
+    def _bounded(self, archive: tarfile.TarFile) -> None:
+        assert isinstance(archive, _Archive)
+        archive.headers += 1
         if not 0 <= self.size <= _HEADERS:
             self._refuse(f"has a header of {self.size} bytes")
+        if archive.headers > _HEADERS_OF_ONE:
+            self._refuse(f"has more than {_HEADERS_OF_ONE} headers")
 
     def _refuse(self, what: str) -> NoReturn:
         msg = f"{shown(_raw(self.name))} {what}"
@@ -287,11 +329,12 @@ class _Info(tarfile.TarInfo):
 def _pax_records(body: bytes) -> dict[str, str]:
     r"""`LENGTH KEY=VALUE\\n` records; the last of a key wins."""
     records: dict[str, str] = {}
-    while body:
-        digits, _, rest = body[:20].partition(b" ")
+    at = 0
+    while at < len(body):
+        digits, _, rest = body[at : at + 20].partition(b" ")
         length = int(digits) if digits.isdigit() else 0
-        record, body = body[len(digits) + 1 : length], body[length:]
-        key, equals, value = record.partition(b"=")
+        key, equals, value = body[at + len(digits) + 1 : at + length].partition(b"=")
+        at += length
         if not rest or not key or not equals or not value.endswith(b"\n"):
             msg = "damaged pax header"
             raise tarfile.ReadError(msg)

@@ -1,8 +1,8 @@
 """The file that notes what is settled: one for each place that a build is started from, in the cache folder, mode 0600.
 
-First line: a MAC (HMAC-SHA256, hex) of all that follows; then JSON. The key is the root key's, by HKDF-Expand alone (RFC 5869,
-3.3: a root key is uniformly random), so that nobody without it can have a build skipped. Whatever is wrong with the file, it
-is as if there were none.
+First line: a MAC (HMAC-SHA256, hex) of the file's name and all that follows; then JSON. The key is the root key's, by
+HKDF-Expand alone (RFC 5869, 3.3: a root key is uniformly random), so that nobody without it can have a build skipped.
+Whatever is wrong with the file, it is as if there were none.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def load_memory(file: Path, key: bytes, program: str) -> Memory | None:
     except OSError:
         return None
     mac, body = content[:_HEX], content[_HEX + 1 :]
-    if not hmac.compare_digest(mac, hmac.digest(key, b"file\0" + body, "sha256").hex().encode()):
+    if not hmac.compare_digest(mac, _mac(file, key, body)):
         return None
     version, known_program, origin, shared, images = json.loads(body)
     if (version, known_program) != (_VERSION, program):
@@ -68,6 +68,11 @@ def load_memory(file: Path, key: bytes, program: str) -> Memory | None:
         shared=shared,
         images={name: SettledImage.of_json(values) for name, values in images.items()},
     )
+
+
+def _mac(file: Path, key: bytes, body: bytes) -> bytes:
+    """Over the name too: what is known of one place, moved to another's, says nothing there."""
+    return hmac.digest(key, b"file\0" + file.name.encode() + b"\0" + body, "sha256").hex().encode()
 
 
 def save_memory(file: Path, key: bytes, memory: Memory) -> None:
@@ -85,7 +90,7 @@ def save_memory(file: Path, key: bytes, memory: Memory) -> None:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
-                stream.write(hmac.digest(key, b"file\0" + body, "sha256").hex().encode() + b"\n" + body)
+                stream.write(_mac(file, key, body) + b"\n" + body)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -114,5 +114,31 @@ func TestAChangedByteOfTheDataIsRefusedWhenItIsRead(t *testing.T) {
 
 func FuzzAnIndexNeverPanics(f *testing.F) {
 	f.Add([]byte{17, 0, 0, 0, 1, 0, 0, 0, 1, 0, '/', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}, uint64(0))
-	f.Fuzz(func(_ *testing.T, index []byte, data uint64) { _, _ = decode(index, data) })
+	var vectors struct{ Cases []vector }
+	content, err := os.ReadFile("../../../../tests/vectors/binary_fs.json")
+	if err != nil || json.Unmarshal(content, &vectors) != nil {
+		f.Log("tests/vectors is not beside the module: fuzzing starts from one seed")
+	}
+	for _, vector := range vectors.Cases {
+		index, err := hex.DecodeString(vector.Index)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var data uint64
+		for _, size := range vector.Data {
+			data += uint64(size)
+		}
+		f.Add(index, data)
+	}
+	f.Fuzz(func(t *testing.T, index []byte, data uint64) {
+		manifest, err := decode(index, data)
+		if err != nil {
+			return
+		}
+		for _, entry := range manifest.Entries {
+			if place := entry.Embedded; place != nil && (place.Offset > data || place.Size > data-place.Offset) {
+				t.Errorf("%q lies outside of the data", entry.Path)
+			}
+		}
+	})
 }

@@ -144,5 +144,28 @@ func TestManifestsOfTheVectorsAreReadAndDamagedOnesRefused(t *testing.T) {
 
 func FuzzAManifestNeverPanics(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 1, 0, '/', 0, 0, 0, 0, 0, 0})
-	f.Fuzz(func(_ *testing.T, body []byte) { _, _ = Parse(body) })
+	var vectors struct{ Cases []struct{ Body string } }
+	content, err := os.ReadFile("../../../../tests/vectors/manifest.json")
+	if err != nil || json.Unmarshal(content, &vectors) != nil {
+		f.Log("tests/vectors is not beside the module: fuzzing starts from one seed")
+	}
+	for _, vector := range vectors.Cases {
+		body, err := hex.DecodeString(vector.Body)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		manifest, err := Parse(body)
+		if err != nil {
+			return
+		}
+		for _, entry := range manifest.Entries {
+			if manifest.Entry(entry.Path) != entry {
+				t.Errorf("%q is not found", entry.Path)
+			}
+			_ = manifest.Class(entry.Path)
+		}
+	})
 }
