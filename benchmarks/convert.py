@@ -1,6 +1,6 @@
 """How long a conversion takes, as a ratio to a three-stage `docker build` that only copies, tars and hashes the same files.
 
-Usage: python benchmarks/convert.py [--scale 0.1] [--repeat 3] [--source docker,dir] [--sink docker,oci]
+Usage: python benchmarks/convert.py [--scale 0.1] [--repeat 3] [--source docker,dir] [--sink docker,oci] [--case cold,policy]
 
 Every case is measured `--repeat` times, the reference in between; the fastest run counts and all are printed. Needs a
 Docker Engine (SCONIFY_TEST_DOCKER_HOST, or dockerd and root), the docker command line, and mmdebstrap. Nothing is asserted.
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,16 +127,20 @@ class Bench:
         if source == "docker":
             native.make_image(self.engine, self.stack, self.native, self.image)
 
-    def measure(self, conversion: Conversion) -> None:
-        """One round of all cases."""
+    def measure(self, conversion: Conversion, cases: Container[str]) -> None:
+        """One round of these cases."""
         conversion.empty(state=True)
-        conversion.measure("first run")
-        conversion.empty(state=False)
-        conversion.measure("cold")
-        conversion.measure("no-op")
-        self.change(conversion.source)
-        conversion.measure("one file")
-        conversion.measure("policy", f"--env=BENCHMARK={self.changes}")
+        conversion.measure("first run")  # every other case needs what it leaves
+        if "cold" in cases:
+            conversion.empty(state=False)
+            conversion.measure("cold")
+        if "no-op" in cases:
+            conversion.measure("no-op")
+        if "one file" in cases:
+            self.change(conversion.source)
+            conversion.measure("one file")
+        if "policy" in cases:
+            conversion.measure("policy", f"--env=BENCHMARK={self.changes}")
 
 
 def main() -> int:
@@ -151,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the fastest counts [default: 3]")
     parser.add_argument("--source", default="docker,dir", help="sources, with commas [default: docker,dir]")
     parser.add_argument("--sink", default="docker,oci", help="sinks, with commas [default: docker,oci]")
+    parser.add_argument("--case", default=",".join(CASES), help="cases, with commas, beside the first run [default: all]")
     return parser
 
 
@@ -166,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
                 print(f"round {number + 1} of {options.repeat}...", file=sys.stderr)
                 bench.measure_reference()
                 for conversion in conversions:
-                    bench.measure(conversion)
+                    bench.measure(conversion, options.case.split(","))
         except KeyboardInterrupt:
             print("interrupted: this is what was measured until then", file=sys.stderr)
         finally:
