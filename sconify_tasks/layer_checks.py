@@ -37,8 +37,8 @@ class LayerChecks:
     key_id: str
     asked: Callable[[Held], bytes]
 
-    def passed(self, layer: Digest) -> tuple[Held, ...] | None:
-        """What the layer holds, if all of it was found good when the same was asked; else None."""
+    def passed(self, layer: Digest) -> tuple[Digest, tuple[Held, ...]] | None:
+        """The blob of what the layer holds, and that, if all of it was found good when the same was asked; else None."""
         found = self.world.actions.lookup(_listing(layer).key)
         if found is None or "members" not in found.outputs:
             return None
@@ -46,16 +46,17 @@ class LayerChecks:
             rows: list[list[str | int]] = json.loads(self.world.store.get(found.outputs["members"]))
             members = tuple(Held(path=bytes.fromhex(str(path)), size=int(size)) for path, size in rows)
             if self.world.actions.lookup(self._check(layer, members).key) is not None:
-                return members
+                return found.outputs["members"], members
         return None
 
-    def keep(self, layer: Digest, members: Iterable[Held]) -> None:
-        """Note that all of the layer was read and found good."""
+    def keep(self, layer: Digest, members: Iterable[Held]) -> Digest:
+        """Note that all of the layer was read and found good; return the blob of what it holds."""
         held = tuple(members)
         rows = json.dumps([[member.path.hex(), member.size] for member in held], separators=(",", ":"))
         blob = self.world.store.put(rows.encode(), private=True)
         self.world.actions.record(Record.of(_listing(layer), outputs={"members": blob}, secret=True))
         self.world.actions.record(Record.of(self._check(layer, held), outputs={}, secret=True))
+        return blob
 
     def _check(self, layer: Digest, members: Iterable[Held]) -> Action:
         from blake3 import blake3

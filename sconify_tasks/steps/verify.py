@@ -57,11 +57,13 @@ def run(context: Context) -> Outputs:
         # The same content selected as plain, too, is the user's own word.
         if entry.content not in chosen_plain:
             watch.add(entry)
-    _check_layers(context, watch, {entry.path for entry in secret})
+    listed = _check_layers(context, watch, {entry.path for entry in secret})
     published = _published_by_base(context, watch)
     if published:
         context.warn(f"the base image publishes {published} of the protected files' contents anyway")
-    return Outputs(facts={"protected": len(secret), "public": published})
+    # Among the outputs, so that they are kept as long as the record, and made again when one is lost.
+    blobs = {f"members{number}": blob for number, blob in enumerate(listed)}
+    return Outputs(blobs=blobs, facts={"protected": len(secret), "public": published})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,8 +105,8 @@ class _Search:
         return path == self.binary or (bool(member.entry.hardlink) and below(member.entry.hardlink, FSPF_DIRECTORY))
 
 
-def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) -> None:
-    """Walk our layers: find the manifest, then verify what it promises, member by member."""
+def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) -> list[Digest]:
+    """Walk our layers: find the manifest, then verify what it promises, member by member. Return what they hold."""
     image = assembled(context)
     manifest = _find_manifest(image)
     key = context.fspf_key()
@@ -117,26 +119,28 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
         key=key, binary=context.text("binary").encode(), due=due, watch=watch, protected=protected, pending=set(due)
     )
     checks = LayerChecks(world=context.world, key_id=context.text("key_id"), asked=search.asked)
-    for blob, layer in zip(layer_blobs(context), image.layers, strict=True):
-        _check_layer(context, search, checks, blob, layer)
+    blobs = zip(layer_blobs(context), image.layers, strict=True)
+    listed = [_check_layer(context, search, checks, blob, layer) for blob, layer in blobs]
     if search.pending:
         raise _refused(f"{shown(min(search.pending))} is missing in the layers")
+    return listed
 
 
-def _check_layer(context: Context, search: _Search, checks: LayerChecks, blob: Digest, layer: Layer) -> None:
+def _check_layer(context: Context, search: _Search, checks: LayerChecks, blob: Digest, layer: Layer) -> Digest:
     """Read a layer, unless all of it was found good when the same was asked of it."""
     known = checks.passed(blob)
     if known is not None:
         context.count("layers verified before")
-        search.pending.difference_update(held.path for held in known if held.size >= 0)
-        return
+        listing, held = known
+        search.pending.difference_update(member.path for member in held if member.size >= 0)
+        return listing
     context.count("layers searched")
     members: list[Held] = []
     for member in search_layers([layer]):
         context.progress(member.entry.size, layer.size)
         search.check(member)
         members.append(Held(path=member.entry.path, size=-1 if member.content is None else member.entry.size))
-    checks.keep(blob, members)
+    return checks.keep(blob, members)
 
 
 def _find_manifest(image: BuiltImage) -> bytes:
