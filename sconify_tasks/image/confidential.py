@@ -21,6 +21,7 @@ from sconify_tasks.image.source import ContentIdSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
+_OWN_VARIABLE = "SCONE_CONFIG_ID="
 
 
 class NativeSource:
@@ -126,6 +127,7 @@ class NativeSource:
 
         found = self._source.lstat(MANIFEST_PATH)
         if found is None or found.kind is not Kind.FILE:
+            _refuse_embedded(self._source, self.name, hint=_HINT)
             return None
         stored = self._source.read(MANIFEST_PATH, limit=_LARGEST_MANIFEST)
         for key in self._keys():
@@ -143,6 +145,14 @@ class NativeSource:
         )
 
 
+def _refuse_embedded(source: SourceImage, name: str, *, hint: str) -> None:
+    """UsageError for an image whose files lie in its binary: the runtime stands at their paths, and no manifest says so."""
+    if any(each.startswith(_OWN_VARIABLE) for each in source.config.env):
+        raise UsageError(
+            f"{name} is a confidential image, and its files are in its binary: nothing of it can be taken", hint=hint
+        )
+
+
 def refuse_confidential_base(base: SourceImage) -> None:
     """UsageError for a base that has a manifest: ours would go over it, and the base's own program could no longer start."""
     from sconify_tasks.fspf.names import MANIFEST_PATH
@@ -152,3 +162,4 @@ def refuse_confidential_base(base: SourceImage) -> None:
             f"the base {base.name} is a confidential image: its program would find this image's manifest in place of its own",
             hint="name the base that it was built on",
         )
+    _refuse_embedded(base, f"the base {base.name}", hint="name the base that it was built on")

@@ -238,3 +238,12 @@ def test_the_last_check_refuses_an_image_that_does_not_carry_what_was_selected(n
     assert outcome.code == 4
     assert words in outcome.failures["verify_embedded"]
     assert not place.layout.exists()
+
+
+@pytest.mark.parametrize("option", ["from", "base"])
+def test_an_image_with_its_files_in_the_binary_is_no_native_image_and_no_base(native, place, tmp_path, option):
+    assert convert(native, place, **GIVEN).code == 0
+    other = place.beside(tmp_path / "other")
+    outcome = convert(native, other, **{option: f"oci:{place.layout}:small"})
+    assert outcome.code == 2
+    assert "is a confidential image, and its files are in its binary" in "; ".join(outcome.failures.values())
