@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from main_job.containers import Containers
@@ -108,11 +109,13 @@ def workshop(engine: Engine, tmp_path_factory: pytest.TempPathFactory, worker_id
     folder = top / f"main-job-{hashlib.sha256(engine.host.encode()).hexdigest()[:8]}"
     (folder / "users").mkdir(parents=True, exist_ok=True)
     shop = Workshop(folder=folder, engine=engine)
+    # Each folder of tests that takes this fixture has one of its own, in every worker.
+    user = folder / "users" / f"{worker_id}-{uuid4().hex}"
     with shop.locked():
-        (folder / "users" / worker_id).touch()
+        user.touch()
     yield shop
     with shop.locked():
-        (folder / "users" / worker_id).unlink()
+        user.unlink()
         if not list((folder / "users").iterdir()):
             images = [kept.read_text() for kept in folder.glob("*.made") if not kept.read_text().startswith("{")]
             natives = [Native.from_json(kept.read_text()) for kept in folder.glob("native.made")]
