@@ -217,8 +217,17 @@ class LocalStore(PrunableStore):
                     yield BlobInfo(digest=digest, size=found.st_size, used_ns=found.st_atime_ns, private=private)
 
     def delete(self, digest: Digest, *, spare: Callable[[int], bool] | None = None) -> bool:
-        """Move it away, ask `spare`, then delete it or move it back."""
+        """Ask `spare`; move it away, ask once more, then delete it or move it back.
+
+        The first question keeps what is in use where it is: who opens it between the two moves would not find it.
+        """
         path = self._locate(digest)
+        with disk_errors(path):
+            try:
+                if spare is not None and spare(path.lstat().st_atime_ns):
+                    return False
+            except FileNotFoundError:
+                return False
         self._prepare()
         aside = self._scratch.new()
         with disk_errors(path):

@@ -182,13 +182,20 @@ def test_asking_what_is_there_writes_nothing(store, tmp_path):
     assert {path: path.stat().st_ctime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_delete_is_idempotent_and_asks_whom_to_spare_when_nobody_can_reach_it(store):
+def test_delete_is_idempotent_and_asks_whom_to_spare_before_and_when_nobody_can_reach_it(store):
     digest = store.put(b"to go")
     (blob,) = store.iterate()
     asked = []
-    assert not store.delete(digest, spare=lambda used_ns: asked.append((used_ns, store.has(digest))) or True)
-    assert asked == [(blob.used_ns, False)]
+
+    def spare(used_ns):
+        asked.append((used_ns, store.has(digest)))
+        return len(asked) > 1
+
+    assert not store.delete(digest, spare=spare)
+    assert asked == [(blob.used_ns, True), (blob.used_ns, False)]
     assert store.has(digest)
+    assert not store.delete(digest, spare=spare)
+    assert asked[2:] == [(blob.used_ns, True)]  # never out of reach
     assert store.delete(digest, spare=lambda _used_ns: False)
     assert not store.has(digest)
     assert not store.delete(digest)
