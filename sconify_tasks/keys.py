@@ -10,21 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.hkdf import hkdf
 
 ROOT_KEY_BYTES = 32
 
 
-def derive(key: bytes, *, label: str, salt: bytes = b"", length: int = 32) -> bytes:
-    """HKDF-SHA256 of `key` with `label` as info."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    return HKDF(algorithm=SHA256(), length=length, salt=salt or None, info=label.encode()).derive(key)
-
-
 def key_id(key: bytes) -> str:
     """Name of a key: part of action keys and indexes, tells nothing about the key."""
-    return derive(key, label="sconify/key-id/1", length=16).hex()
+    return hkdf(key, info=b"sconify/key-id/1", length=16).hex()
 
 
 def _parse_root_key(text: bytes, where: str) -> bytes:
@@ -120,5 +113,5 @@ class Keys:
         """One derivation a label: keys and records ask for the same few keys again and again."""
         known = self._known.get((label, length))
         if known is None:
-            known = self._known[label, length] = derive(self.root, label=label, length=length)
+            known = self._known[label, length] = hkdf(self.root, info=label.encode(), length=length)
         return known

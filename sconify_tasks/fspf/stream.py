@@ -7,12 +7,12 @@ of this file: a byte is encrypted only under the digest of the very content that
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from sconify_tasks.fspf.errors import ContentChangedError, MalformedError
+from sconify_tasks.hkdf import hkdf
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,12 +51,10 @@ def plain_size(stored: int) -> int:
 
 
 def derive(fspf_key: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of at most one block: two HMACs, as it is done for every file of every image."""
+    """HKDF-SHA256 (RFC 5869) of at most one block."""
     if len(fspf_key) != KEY_SIZE:
         raise ValueError(f"an fspf key has {KEY_SIZE} bytes, not {len(fspf_key)}")
-    if not 0 < length <= KEY_SIZE:
-        raise ValueError(f"{length} bytes are not one block of SHA-256")
-    return hmac.digest(hmac.digest(salt, fspf_key, "sha256"), info + b"\x01", "sha256")[:length]
+    return hkdf(fspf_key, salt=salt, info=info, length=length)
 
 
 def seal(fspf_key: bytes, info: bytes, data: bytes) -> bytes:
