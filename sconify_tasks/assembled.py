@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
+from sconify_tasks.errors import VerificationError
 from sconify_tasks.graph import LAYERS
 from sconify_tasks.image.model import BuiltImage, Sha256
 from sconify_tasks.layers import layer_in_store
@@ -21,6 +22,13 @@ def assembled(context: Context) -> BuiltImage:
         base_diff_ids=tuple(Sha256(str(digest)) for digest in base),
         layers=tuple(layers),
         config=context.world.store.get(context.blob("config")),
+    )
+
+
+def not_as_asked(message: str) -> VerificationError:
+    """What the last check says, of whatever kind, when it finds the image to be something else."""
+    return VerificationError(
+        f"the finished image is not what was asked for: {message}", hint="this is a defect: please report it"
     )
 
 

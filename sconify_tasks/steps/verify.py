@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from sconify_cache.digest import Digest
-from sconify_tasks.assembled import assembled, layer_blobs
-from sconify_tasks.errors import VerificationError
+from sconify_cache.keys import content_id_of
+from sconify_tasks.assembled import assembled, layer_blobs, not_as_asked
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.manifest import open_manifest
 from sconify_tasks.fspf.names import FSPF_DIRECTORY, MANIFEST_PATH, stored_path
@@ -24,8 +23,6 @@ from sconify_tasks.image.paths import below, shown
 from sconify_tasks.image.search import LayerMember, search_base, search_layers
 from sconify_tasks.layer_checks import Held, LayerChecks
 from sconify_tasks.step import Context, Outputs
-
-_BUFFER = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +42,7 @@ class Plaintexts:
         ids = self.by_size.get(member.entry.size)
         if not ids or member.content is None:
             return False
-        return _content_id(self.key, member.content) in ids
+        return bytes.fromhex(content_id_of(self.key, member.content)) in ids
 
 
 def run(context: Context) -> Outputs:
@@ -91,13 +88,13 @@ class _Search:
         entry = self.due.get(path)
         if entry is not None and not member.entry.hardlink:
             if member.content is None:
-                raise _refused(f"{shown(path)} is no file")
+                raise not_as_asked(f"{shown(path)} is no file")
             verify_stored(self.key, entry, member.content)
             self.pending.discard(path)
         elif self.watch.found(member):
-            raise _refused(f"{shown(path)} in layer {member.layer} has the content of a protected file")
+            raise not_as_asked(f"{shown(path)} in layer {member.layer} has the content of a protected file")
         elif path in self.protected and member.content is not None and not self._is_stub(member):
-            raise _refused(f"{shown(path)} in layer {member.layer} is a readable file at a protected path")
+            raise not_as_asked(f"{shown(path)} in layer {member.layer} is a readable file at a protected path")
 
     def _is_stub(self, member: LayerMember) -> bool:
         """The runtime at an executable's path, or the sconified ELF at the binary's."""
@@ -113,7 +110,7 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
     entries = open_manifest(key, bytes.fromhex(context.text("tag")), manifest).entries
     sealed = {entry.path for entry in entries if entry.protection is Protection.ENCRYPTED}
     if missing := protected - sealed:
-        raise _refused(f"{shown(min(missing))} was to be protected and is not in the manifest")
+        raise not_as_asked(f"{shown(min(missing))} was to be protected and is not in the manifest")
     due = {stored_path(key, entry): entry for entry in entries if _is_stored(entry)}
     search = _Search(
         key=key, binary=context.text("binary").encode(), due=due, watch=watch, protected=protected, pending=set(due)
@@ -122,7 +119,7 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
     blobs = zip(layer_blobs(context), image.layers, strict=True)
     listed = [_check_layer(context, search, checks, blob, layer) for blob, layer in blobs]
     if search.pending:
-        raise _refused(f"{shown(min(search.pending))} is missing in the layers")
+        raise not_as_asked(f"{shown(min(search.pending))} is missing in the layers")
     return listed
 
 
@@ -148,7 +145,7 @@ def _find_manifest(image: BuiltImage) -> bytes:
     for member in search_layers(reversed(image.layers)):
         if member.entry.path == MANIFEST_PATH and member.content is not None:
             return member.content.read()
-    raise _refused("the image has no manifest")
+    raise not_as_asked("the image has no manifest")
 
 
 def _is_stored(entry: ManifestEntry) -> bool:
@@ -163,18 +160,3 @@ def _published_by_base(context: Context, watch: Plaintexts) -> int:
     if not base.diff_ids or not watch.by_size:
         return 0
     return sum(1 for member in search_base(base) if watch.found(member))
-
-
-def _content_id(key: bytes, content: BinaryIO) -> bytes:
-    from blake3 import blake3
-
-    hasher = blake3(key=key)
-    while block := content.read(_BUFFER):
-        hasher.update(block)
-    return hasher.digest()
-
-
-def _refused(message: str) -> VerificationError:
-    return VerificationError(
-        f"the finished image is not what was asked for: {message}", hint="this is a defect: please report it"
-    )

@@ -6,19 +6,19 @@ Nothing is trusted that was computed on the way: the sconified ELF is taken from
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from sconify_tasks.assembled import assembled
+from sconify_tasks.assembled import assembled, not_as_asked
 from sconify_tasks.binary_fs.reading import Section, open_section
-from sconify_tasks.errors import VerificationError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.search import search_built
+from sconify_tasks.image.search import search_built, search_layers
 from sconify_tasks.sconified import FILE_SYSTEM, read_sconified
 from sconify_tasks.sgx.sgxs import measure
 from sconify_tasks.step import Context, Outputs
@@ -43,25 +43,24 @@ def run(context: Context) -> Outputs:
 
 def _extract(image: BuiltImage, binary: bytes, to: Path) -> None:
     """Write the binary of the topmost layer that has one."""
-    found = False
-    for member in search_built(image):
-        if member.entry.path == binary and member.content is not None:
-            found = True
-            with to.open("wb") as out:
-                while block := member.content.read(_BUFFER):
-                    out.write(block)
-    if not found:
-        raise _refused(f"{shown(binary)} is in no layer")
+    for layer in reversed(image.layers):  # those below the topmost that has it are not read for it
+        for member in search_layers([layer]):  # whole: of two in one layer the later counts
+            if member.entry.path == binary and member.content is not None:
+                with to.open("wb") as out:
+                    shutil.copyfileobj(member.content, out, _BUFFER)
+        if to.exists():
+            return
+    raise not_as_asked(f"{shown(binary)} is in no layer")
 
 
 def _section(context: Context, path: Path) -> Section:
     """Open the embedded file system of a sconified ELF whose measurement is the session's."""
     sconified = read_sconified(path)
     if sconified.config.binary_fs != context.text("root"):
-        raise _refused("the measured config names another embedded file system")
+        raise not_as_asked("the measured config names another embedded file system")
     measured = measure(path, sconified.config)
     if measured != context.text("mrenclave") or sconified.sigstruct.mrenclave != measured:
-        raise _refused("the binary does not measure as the session says")
+        raise not_as_asked("the binary does not measure as the session says")
     place = sconified.sections[FILE_SYSTEM]
     # The caller closes it: the section is read from it.
     file: BinaryIO = path.open("rb")
@@ -79,17 +78,17 @@ def _check_tree(section: Section, embedded: Iterable[ManifestEntry], *, key: byt
     found = {entry.path: entry for entry in section.index.manifest.entries}
     expected = {entry.path for entry in embedded if entry.meta.kind is Kind.FILE}
     if extra := section.index.extents.keys() ^ expected:
-        raise _refused(f"{shown(min(extra))} is embedded and was not to be, or the reverse")
+        raise not_as_asked(f"{shown(min(extra))} is embedded and was not to be, or the reverse")
     for entry in embedded:
         entry_found = found.get(entry.path)
         if entry_found is None or _facts(entry_found) != _facts(entry):
-            raise _refused(f"{shown(entry.path)} is not embedded as it is in the native image")
+            raise not_as_asked(f"{shown(entry.path)} is not embedded as it is in the native image")
         if entry.meta.kind is Kind.FILE:
             hasher = blake3(key=key)
             for chunk in section.read(section.index.extents[entry.path]):
                 hasher.update(chunk)
             if hasher.digest() != entry.content:
-                raise _refused(f"{shown(entry.path)} is embedded with another content")
+                raise not_as_asked(f"{shown(entry.path)} is embedded with another content")
 
 
 def _facts(entry: ManifestEntry) -> tuple[object, ...]:
@@ -113,13 +112,7 @@ def _check_disk(image: BuiltImage, entries: Iterable[ManifestEntry]) -> None:
         while block := member.content.read(_BUFFER):
             hasher.update(block)
         if hasher.digest() != entry.content:
-            raise _refused(f"{shown(entry.path)} in layer {member.layer} is not the file that is measured")
+            raise not_as_asked(f"{shown(entry.path)} in layer {member.layer} is not the file that is measured")
         pending.discard(entry.path)
     if pending:
-        raise _refused(f"{shown(min(pending))} is missing in the layers")
-
-
-def _refused(message: str) -> VerificationError:
-    return VerificationError(
-        f"the finished image is not what was asked for: {message}", hint="this is a defect: please report it"
-    )
+        raise not_as_asked(f"{shown(min(pending))} is missing in the layers")
