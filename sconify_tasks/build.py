@@ -72,7 +72,7 @@ class Build:
 
             self._before = Before.of(self)
         for name in ("native", "base", "signer"):
-            self._input(f"external.{name}")  # what is missing is better missed now than after half of the work
+            self.value(f"external.{name}")  # what is missing is better missed now than after half of the work
         for step in self.steps:
             if step.name in self.settled and self._there(self.settled[step.name].blobs.values()):
                 continue
@@ -156,7 +156,7 @@ class Build:
 
     def external(self, name: str) -> Json:
         """What the build took from outside under this name."""
-        return self._input(f"external.{name}")
+        return self.value(f"external.{name}")
 
     def reasons(self, step: Step) -> tuple[str, ...]:
         """What changed since the step last ran for this image; a first run says so."""
@@ -173,7 +173,12 @@ class Build:
 
     def value(self, source: str) -> Value:
         """What `STEP.OUTPUT` or `external.NAME` is in this build. The step must be settled."""
-        return self._input(source)
+        step, _, output = source.partition(".")
+        if step == "external":
+            if output not in self._found:
+                self._found[output] = self.externals[output]()
+            return self._found[output]
+        return self.settled[step][output]
 
     def value_id(self, source: str, value: Value) -> str:
         """Name a value of `source` as action keys do: by its digest, or by a keyed one where it is secret."""
@@ -195,7 +200,22 @@ class Build:
 
     def context(self, step: Step) -> Context:
         """What the step would be handed. Its inputs must be settled."""
-        return self._context(step)
+        latest = self.world.actions.latest(self.scope, step.name)
+        # What another version of the step yielded may mean something else.
+        of_this = latest is not None and latest.components.get("version") == step.version
+        previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None and of_this else None
+        return Context(
+            image=self.name,
+            inputs={name: self.value(source) for name, source in step.inputs.items()},
+            options=self.options.view(step.reads),
+            world=self.world,
+            native=self.native,
+            base=self.base,
+            fspf_key=self.fspf_key,
+            signer=self.signer,
+            previous=previous,
+            meter=Meter(image=self.name, step=step.name, emit=self.world.events.emit),
+        )
 
     def close(self) -> None:
         """Let go of the images that were opened."""
@@ -238,7 +258,7 @@ class Build:
 
     def _holds(self, step: Step, outputs: Outputs) -> bool:
         try:
-            return step.holds(self._context(step), outputs)
+            return step.holds(self.context(step), outputs)
         except MissingBlobError:
             return False  # an input is damaged: running the step has it made again
 
@@ -246,7 +266,7 @@ class Build:
         """Run a step. A blob of an earlier step that turns out to be gone or damaged is made again, once."""
         mended: set[str] = set()
         while True:
-            context = self._context(step)
+            context = self.context(step)
             try:
                 outputs = step.run(context)
             except MissingBlobError as error:
@@ -291,17 +311,9 @@ class Build:
             self.world.shared.publish(record)
         self.settled[step.name] = outputs
 
-    def _input(self, source: str) -> Value:
-        step, _, output = source.partition(".")
-        if step == "external":
-            if output not in self._found:
-                self._found[output] = self.externals[output]()
-            return self._found[output]
-        return self.settled[step][output]
-
     def _input_id(self, source: str) -> str:
         """`value_id` of an input, made once a value: every look-up of a step asks for it."""
-        value = self._input(source)
+        value = self.value(source)
         known = self._ids.get(source)
         if known is None or known[0] is not value:
             known = self._ids[source] = (value, self.value_id(source, value))
@@ -312,21 +324,3 @@ class Build:
         if is_secret(name) and value not in (None, "", ()):
             return "keyed:" + secret_id(self.world.keys.component_key(), value)
         return value
-
-    def _context(self, step: Step) -> Context:
-        latest = self.world.actions.latest(self.scope, step.name)
-        # What another version of the step yielded may mean something else.
-        of_this = latest is not None and latest.components.get("version") == step.version
-        previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None and of_this else None
-        return Context(
-            image=self.name,
-            inputs={name: self._input(source) for name, source in step.inputs.items()},
-            options=self.options.view(step.reads),
-            world=self.world,
-            native=self.native,
-            base=self.base,
-            fspf_key=self.fspf_key,
-            signer=self.signer,
-            previous=previous,
-            meter=Meter(image=self.name, step=step.name, emit=self.world.events.emit),
-        )

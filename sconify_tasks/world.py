@@ -28,7 +28,7 @@ from sconify_tasks.image.listing import list_images
 from sconify_tasks.image.opened import OpenedSource, OpenedSources
 from sconify_tasks.image.references import parse_reference, split_transport
 from sconify_tasks.image.sinks import Sinks
-from sconify_tasks.keys import ROOT_KEY_BYTES, Keys, load_root_key
+from sconify_tasks.keys import ROOT_KEY_BYTES, Keys, known_root_key, load_root_key
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -225,8 +225,7 @@ def look_at_world(environment: Environment, *, project: str, events: Stream) -> 
 
     Where there is no root key yet, nothing was ever built under it: any other one finds just as little.
     """
-    has_key = environment.root_key is not None or (environment.state / "root.key").exists()
-    root = load_root_key(environment.state, given=environment.root_key) if has_key else os.urandom(ROOT_KEY_BYTES)
+    root = known_root_key(environment.state, given=environment.root_key) or os.urandom(ROOT_KEY_BYTES)
     keys = Keys(root=root, project=project)
     return World(
         environment=environment,

@@ -47,7 +47,7 @@ def verify(native, place):
             )
             if watch:
                 protect(world, build, watch)
-            return VERIFY.run(build._context(VERIFY))
+            return VERIFY.run(build.context(VERIFY))
 
         yield run
         build.close()
