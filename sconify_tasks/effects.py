@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sconify_tasks.cas.embedded_hash import embedded_hash
+from sconify_tasks.options import session_file
 from sconify_tasks.step import Context, Outputs
 
 
@@ -19,7 +20,7 @@ def deliver(context: Context, outputs: Outputs) -> bool:
 def resources(context: Context, outputs: Outputs) -> bool:
     """Whether the files are still there: session and Dockerfile byte for byte, the layers in their length."""
     folder = Path(context.text("folder"))
-    session = Path(context.options.text("session")) if context.options["session"] else folder / "session.yml"
+    session = session_file(context.options, folder)
     layers = outputs["layers"]
     assert isinstance(layers, (list, tuple))
     try:

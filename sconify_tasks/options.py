@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from sconify_tasks.errors import UsageError
@@ -99,6 +100,11 @@ class Options(_Frozen):
 def is_secret(name: str) -> bool:
     """Whether the option's value must not be guessable from a key or a record."""
     return name in SECRET_OPTIONS
+
+
+def session_file(options: Options | OptionsView, resources: Path) -> Path:
+    """Where the session's text is left: as `--session` says, else in the folder of the build resources."""
+    return Path(options.text("session")) if options["session"] else resources / "session.yml"
 
 
 def session_name(to: str) -> str:

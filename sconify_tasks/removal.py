@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sconify_tasks.build import Build
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
+from sconify_tasks.options import session_file
 from sconify_tasks.step import Step
 
 
@@ -54,8 +55,7 @@ def _image(build: Build, identity: str, *, dry_run: bool) -> Iterator[str]:
 
 def _files(build: Build, layers: list[str], *, dry_run: bool) -> Iterator[str]:
     folder = Path(str(build.external("resources")))
-    given = build.options.text("session")
-    session = Path(given) if given else folder / "session.yml"
+    session = session_file(build.options, folder)
     for path in (session, folder / "Dockerfile", *(folder / name for name in layers if "/" not in name)):
         if path.is_file():
             yield str(path)

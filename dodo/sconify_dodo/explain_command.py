@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
@@ -53,25 +52,19 @@ class Explain(Command):  # type: ignore[misc]
 
 def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explanation]:
     from sconify_dodo.front import make_build
-    from sconify_dodo.project_build import orders_of, selected
-    from sconify_tasks.chains import in_order, upstream_images
+    from sconify_dodo.project_build import read_project
     from sconify_tasks.environment import read_environment
     from sconify_tasks.errors import UnavailableError
     from sconify_tasks.events import Stream
     from sconify_tasks.explain import Explanation, explain
-    from sconify_tasks.project import find_project, load_project, project_of
     from sconify_tasks.world import look_at_world
 
     environment = read_environment(os.environ)
-    place = project_of(Path(file)) if file else find_project(Path.cwd())
-    project = load_project(place.root, variables=environment.variables)
-    upstream = upstream_images(project.images)
-    names = selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
-    orders, _ = orders_of(project, environment, in_order(names, upstream), upstream)
-    world = look_at_world(environment, project=project.name, events=Stream([screen]))
+    ordered = read_project(environment, file=file, patterns=patterns)
+    world = look_at_world(environment, project=ordered.project.name, events=Stream([screen]))
     found: list[Explanation] = []
     try:
-        for order in orders:
+        for order in ordered.orders:
             stale = tuple(name for name in order.upstream if any(one.image == name and one.state != "cached" for one in found))
             if stale:
                 found.append(Explanation(image=order.name, step="native or base image", state="waits", waits=stale))

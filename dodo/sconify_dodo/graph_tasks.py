@@ -15,14 +15,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidDodoFile, TaskFailed
 
 from sconify_dodo.front import Order, make_build
-from sconify_dodo.plan import plan
-from sconify_tasks.chains import in_order, upstream_images
+from sconify_dodo.plan import GROUP, plan, takes_an_image
 from sconify_tasks.environment import Environment, read_environment
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.step import Step
@@ -32,28 +30,22 @@ if TYPE_CHECKING:
     from sconify_tasks.project import Project
     from sconify_tasks.world import World
 
-GROUP = "sconify"
 ALL = "sconify_images"
-_OUTSIDE = {"external.native", "external.base"}
 
 
 def project_tasks() -> Iterator[dict[str, Any]]:
     """Yield the tasks of all images of the nearest project; doit's own error for a project that can't be."""
-    from sconify_dodo.project_build import orders_of
-    from sconify_tasks.project import find_project, load_project
+    from sconify_dodo.project_build import read_project
 
     try:
         environment = read_environment(os.environ)
-        place = find_project(Path.cwd())
-        project = load_project(place.root, variables=environment.variables)
-        upstream = upstream_images(project.images)
-        orders, _warnings = orders_of(project, environment, in_order(project.images_of(place.nearest), upstream), upstream)
+        ordered = read_project(environment)
     except SconifyError as error:
         raise InvalidDodoFile(str(error)) from error
-    opened = _Opened(environment=environment, project=project)
-    for order in orders:
+    opened = _Opened(environment=environment, project=ordered.project)
+    for order in ordered.orders:
         yield from _image_tasks(opened, order)
-    groups = [f"{GROUP}:{order.name}" for order in orders]
+    groups = [f"{GROUP}:{order.name}" for order in ordered.orders]
     yield {"basename": ALL, "name": None, "doc": "make the confidential images of sconify.yaml", "task_dep": groups}
 
 
@@ -63,7 +55,7 @@ def _image_tasks(opened: _Opened, order: Order) -> Iterator[dict[str, Any]]:
     gates = [f"{GROUP}:{upstream}:deliver" for upstream in order.upstream]
     for step in plan(order.options):
         needs = [f"{group}:{name}" for name in sorted(step.upstream())]
-        if _OUTSIDE & set(step.inputs.values()):
+        if takes_an_image(step):
             needs += gates
         yield {
             "basename": group,

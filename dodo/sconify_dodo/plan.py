@@ -9,9 +9,18 @@ from sconify_tasks.graph import STEPS
 from sconify_tasks.graph_binary_fs import with_binary_fs
 from sconify_tasks.step import Step
 
+GROUP = "sconify"
+"""How the names of all tasks begin: `sconify:IMAGE:STEP`."""
+_IMAGES = frozenset({"external.native", "external.base"})
+
 
 def plan(options: Mapping[str, Any]) -> tuple[Step, ...]:
     """Return the steps that these options ask for, in topological order."""
     left_out = {"upload"} if options["disable-session-upload"] else set()
     steps = with_binary_fs(STEPS) if options["binary-fs"] else STEPS
     return tuple(step for step in steps if step.name not in left_out)
+
+
+def takes_an_image(step: Step) -> bool:
+    """Whether the step looks at an image that another one of the project may deliver: then it waits for that."""
+    return not _IMAGES.isdisjoint(step.inputs.values())

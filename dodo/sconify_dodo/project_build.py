@@ -73,25 +73,18 @@ def _build(
     request: Request, environment: Environment, recollection: Recollection | None, *, begun: int, screen: Screen, run: Run
 ) -> int:
     from sconify_dodo.front import build_all, default_jobs, full_session_name
-    from sconify_tasks.chains import in_order, upstream_images
-    from sconify_tasks.project import find_project, load_project, project_of
     from sconify_tasks.world import open_world
 
-    place = project_of(Path(request.file)) if request.file else find_project(Path.cwd())
-    project = load_project(place.root, variables=environment.variables)
-    upstream = upstream_images(project.images)
-    chosen = selected(tuple(project.images), request.patterns) if request.patterns else project.images_of(place.nearest)
-    orders, warnings = orders_of(project, environment, in_order(chosen, upstream), upstream)
-    for name, texts in warnings.items():
+    ordered = read_project(environment, file=request.file, patterns=request.patterns)
+    for name, texts in ordered.warnings.items():
         for text in texts:
             screen.warn(f"{name}: {text}")
-    world = open_world(environment, project=project.name, events=run.stream, explain=request.explain)
+    orders = ordered.orders
+    world = open_world(environment, project=ordered.project.name, events=run.stream, explain=request.explain)
     try:
         if recollection is None:  # the world has just made the root key
             recollection = recollect(environment, request.file, begun=begun)
-        keeper = _Keeper(
-            recollection=recollection, project=project, place=place, upstream=upstream, orders=orders, warnings=warnings
-        )
+        keeper = _Keeper(recollection=recollection, ordered=ordered)
         result = build_all(
             world,
             orders,
@@ -110,7 +103,31 @@ def _build(
     return result.code
 
 
-def orders_of(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """A project, where it was found, and what is to be made of it: upstream images first, warnings by image."""
+
+    place: Found
+    project: Project
+    upstream: Mapping[str, tuple[str, ...]]
+    orders: list[Order]
+    warnings: Mapping[str, tuple[str, ...]]
+
+
+def read_project(environment: Environment, *, file: str = "", patterns: Sequence[str] = ()) -> Ordered:
+    """Read the project of `file`, or the nearest one, and order the images that `patterns` fit, or those of this place."""
+    from sconify_tasks.chains import in_order, upstream_images
+    from sconify_tasks.project import find_project, load_project, project_of
+
+    place = project_of(Path(file)) if file else find_project(Path.cwd())
+    project = load_project(place.root, variables=environment.variables)
+    upstream = upstream_images(project.images)
+    chosen = selected(tuple(project.images), patterns) if patterns else project.images_of(place.nearest)
+    orders, warnings = _orders_of(project, environment, in_order(chosen, upstream), upstream)
+    return Ordered(place=place, project=project, upstream=upstream, orders=orders, warnings=warnings)
+
+
+def _orders_of(
     project: Project, environment: Environment, names: Sequence[str], upstream: Mapping[str, tuple[str, ...]]
 ) -> tuple[list[Order], dict[str, tuple[str, ...]]]:
     """The orders for these images of a project, and the warnings for each. UsageError names the image that can't be."""
@@ -178,11 +195,7 @@ class _Keeper:
     """Between the recollection, if there is one, and a project's orders."""
 
     recollection: Recollection | None
-    project: Project
-    place: Found
-    upstream: Mapping[str, tuple[str, ...]]
-    orders: list[Order]
-    warnings: Mapping[str, tuple[str, ...]]
+    ordered: Ordered
 
     def settled(self) -> frozenset[str]:
         """The images among the orders that need no plan."""
@@ -198,11 +211,11 @@ class _Keeper:
         if self.recollection is None:
             return
         digests = self._digests()
-        by_name = {order.name: order for order in self.orders}
+        by_name = {order.name: order for order in self.ordered.orders}
         notes = {
             name: Note(
                 options=digests[name],
-                warnings=self.warnings[name],
+                warnings=self.ordered.warnings[name],
                 demands_production=demands_production(by_name[name].options),
                 resources=by_name[name].resources,
             )
@@ -216,22 +229,23 @@ class _Keeper:
         from sconify_tasks.settled.recollection import file_origin, glob_origin
         from sconify_tasks.settled.record import Origin
 
-        passed = _passed(self.place)
+        place, project, upstream = self.ordered.place, self.ordered.project, self.ordered.upstream
+        passed = _passed(place)
         return Origin(
-            files=file_origin([*self.project.sources, *(path for path in passed if path.is_file())]),
+            files=file_origin([*project.sources, *(path for path in passed if path.is_file())]),
             absent=tuple(str(path) for path in passed if not path.is_file()),
-            globs=tuple(glob_origin(glob.folder, glob.pattern, glob.found) for glob in self.project.globs),
-            variable_names=tuple(sorted(self.project.variables)),
-            variables=recollection.variables(self.project.variables),
-            names=tuple(self.project.images),
-            chosen=tuple(in_order(self.project.images_of(self.place.nearest), self.upstream)),
-            upstream={name: tuple(needs) for name, needs in self.upstream.items()},
+            globs=tuple(glob_origin(glob.folder, glob.pattern, glob.found) for glob in project.globs),
+            variable_names=tuple(sorted(project.variables)),
+            variables=recollection.variables(project.variables),
+            names=tuple(project.images),
+            chosen=tuple(in_order(project.images_of(place.nearest), upstream)),
+            upstream={name: tuple(needs) for name, needs in upstream.items()},
         )
 
     def _digests(self) -> dict[str, str]:
         assert self.recollection is not None
-        digest = self.recollection.digest
-        return {order.name: digest([self.project.name, str(order.resources), dict(order.options)]) for order in self.orders}
+        digest, project = self.recollection.digest, self.ordered.project.name
+        return {order.name: digest([project, str(order.resources), dict(order.options)]) for order in self.ordered.orders}
 
 
 def _passed(place: Found) -> list[Path]:

@@ -14,14 +14,13 @@ from doit.runner import MThreadRunner, Runner
 from doit.task import Stream, Task
 
 from sconify_dodo.backend import SconifyBackend
+from sconify_dodo.plan import GROUP, takes_an_image
 from sconify_dodo.reporter import SconifyReporter, reported
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.step import Step
 
-GROUP = "sconify"
 _LOOK_UP_SECONDS = 0.25
-_IMAGES = {"external.native", "external.base"}
 
 
 def tasks_for(
@@ -80,7 +79,7 @@ class _ThreadRunner(MThreadRunner):  # type: ignore[misc]
 
 def _task(image: str, build: Build, step: Step, stale: set[str], gates: list[str]) -> Task:
     needs = [f"{GROUP}:{image}:{name}" for name in sorted(step.upstream() & stale)]
-    if _IMAGES & set(step.inputs.values()):
+    if takes_an_image(step):
         needs += gates
     return Task(
         f"{GROUP}:{image}:{step.name}",

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,11 +30,16 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is the error's: 4 where something does not verify."""
+    return ended(lambda: _run(_parser().parse_args(arguments)))
+
+
+def ended(command: Callable[[], None]) -> int:
+    """Run a command of this kind: its error is one line on stderr, and gives the exit code."""
     from sconify_tasks.ui import lines
 
     screen = lines(sys.stderr, no_color=bool(os.environ.get("NO_COLOR")))
     try:
-        _run(_parser().parse_args(arguments))
+        command()
     except SconifyError as error:
         screen.error(error)
         return error.exit_code

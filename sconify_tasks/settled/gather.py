@@ -15,6 +15,7 @@ from sconify_tasks.build import Build
 from sconify_tasks.cas import cas_key
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
+from sconify_tasks.options import session_file
 from sconify_tasks.settled.record import SettledImage
 from sconify_tasks.settled.sight import Sight, settled_before
 from sconify_tasks.settled.signature import Signature, tree_signature
@@ -231,8 +232,7 @@ def _deliver(watched: _Watched, _note: Note) -> None:
 
 
 def _resources(watched: _Watched, note: Note) -> None:
-    given = watched.build.options.text("session")
-    watched.made(Path(given).absolute() if given else note.resources / "session.yml")
+    watched.made(session_file(watched.build.options, note.resources).absolute())
     watched.made(note.resources / "Dockerfile")
     layers = watched.build.settled["resources"].facts["layers"]
     assert isinstance(layers, (list, tuple))

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sconify_tasks.errors import Interrupted, SconifyError, UsageError
-from sconify_tasks.inspection.cli import WHAT, Parser
+from sconify_tasks.errors import UsageError
+from sconify_tasks.inspection.cli import WHAT, Parser, ended
 
 if TYPE_CHECKING:
     from sconify_tasks.sgx.claims import Claims
@@ -22,21 +22,12 @@ _LARGEST = 4096
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is the error's: 4 where a signature does not verify."""
-    from sconify_tasks.ui import lines
+    return ended(lambda: _run(_parser().parse_args(arguments)))
 
-    screen = lines(sys.stderr, no_color=bool(os.environ.get("NO_COLOR")))
-    try:
-        options = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], None] = options.command
-        command(options)
-    except SconifyError as error:
-        screen.error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
-    except BrokenPipeError:
-        return 1
-    return 0
+
+def _run(options: argparse.Namespace) -> None:
+    command: Callable[[argparse.Namespace], None] = options.command
+    command(options)
 
 
 def _parser() -> Parser:

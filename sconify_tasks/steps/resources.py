@@ -15,12 +15,14 @@ from pathlib import Path
 from sconify_tasks.assembled import assembled
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.model import BuiltImage, Layer
+from sconify_tasks.options import session_file
 from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
     """Write the files; yield nothing that others need."""
-    folder, session = _places(context)
+    folder = Path(context.text("folder"))
+    session = session_file(context.options, folder)
     text = context.world.store.get(context.blob("session"))
     image = assembled(context)
     text_of_dockerfile = dockerfile(context.options.text("base"), image)
@@ -76,13 +78,6 @@ def _from(base: str) -> list[str]:
 def _quoted(value: str) -> str:
     """A value as Docker's parser takes it literally: a `$` would be a variable's."""
     return json.dumps(value, ensure_ascii=False).replace("$", "\\$")
-
-
-def _places(context: Context) -> tuple[Path, Path]:
-    """The folder of the resources, and the session's file."""
-    folder = Path(context.text("folder"))
-    given = context.options.text("session")
-    return folder, Path(str(given)) if given else folder / "session.yml"
 
 
 def _layer(folder: Path, number: int, layer: Layer) -> str:
