@@ -223,17 +223,28 @@ class _Keeper:
         }
         self.recollection.keep(builds, notes, origin=self._origin(self.recollection), options=digests)
 
-    def _origin(self, recollection: Recollection) -> Origin:
-        """What the parse depended on, and the places of project files that would be nearer than these."""
+    def _origin(self, recollection: Recollection) -> Origin | None:
+        """What the parse depended on, and the places of project files that would be nearer than these.
+
+        None where a file was written so late that its stat does not tell yet.
+        """
         from sconify_tasks.chains import in_order
-        from sconify_tasks.settled.recollection import file_origin, glob_origin
+        from sconify_tasks.settled.recollection import glob_origin
         from sconify_tasks.settled.record import Origin
+        from sconify_tasks.settled.watch import TooNewError, Watching
 
         place, project, upstream = self.ordered.place, self.ordered.project, self.ordered.upstream
-        passed = _passed(place)
+        watching = Watching()
+        try:
+            for path in (*project.sources, *_passed(place)):
+                if path in project.sources or path.is_file():
+                    watching.file(path, before=recollection.begun)
+                else:
+                    watching.missing(path)
+        except (TooNewError, OSError):
+            return None
         return Origin(
-            files=file_origin([*project.sources, *(path for path in passed if path.is_file())]),
-            absent=tuple(str(path) for path in passed if not path.is_file()),
+            watch=watching.done(),
             globs=tuple(glob_origin(glob.folder, glob.pattern, glob.found) for glob in project.globs),
             variable_names=tuple(sorted(project.variables)),
             variables=recollection.variables(project.variables),

@@ -17,12 +17,13 @@ from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
 from sconify_tasks.options import session_file
 from sconify_tasks.settled.record import SettledImage
-from sconify_tasks.settled.sight import Sight, settled_before
-from sconify_tasks.settled.signature import Signature, tree_signature
+from sconify_tasks.settled.sight import Sight
+from sconify_tasks.settled.signature import settled_before
+from sconify_tasks.settled.watch import TooNewError, Watch, Watching
 
 
 class _Unknown(Exception):  # noqa: N818 - no error: the image is looked at again by the next run
-    """Something that can't be watched, or that is too new."""
+    """Something that can't be watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,39 +43,40 @@ class _Watched:
     sight: Sight
     build: Build
     begun: int
-    files: dict[str, Signature] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    trees: dict[str, str] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
+    groups: dict[str, Watch]
+    own: Watching = field(default_factory=Watching)
+    shared: dict[str, str] = field(default_factory=dict)
     engine: dict[str, str] = field(default_factory=dict)
     tags: list[tuple[str, str, str]] = field(default_factory=list)
-    cas: dict[str, str] = field(default_factory=dict)
+    cas: str = ""
 
     def read(self, path: Path | str) -> None:
         """A file that the plan read."""
-        self._note(str(path), before=self.begun)
+        self.own.file(path, before=self.begun)
 
     def made(self, path: Path | str) -> None:
         """A file that the build wrote."""
-        self._note(str(path), before=time.time_ns())
+        self.own.file(path, before=time.time_ns())
 
     def length(self, path: Path) -> None:
         """A file of which only the length counts."""
-        found = self.sight.signature(str(path))
-        if found is None:
-            raise _Unknown
-        self.sizes[str(path)] = found[0]
+        self.own.length(path)
 
-    def _note(self, path: str, *, before: int) -> None:
-        found = self.sight.signature(path)
-        if found is None or not settled_before((path,), before):
-            raise _Unknown
-        self.files[path] = found
+    def group(self, name: str, fill: Callable[[Watching], None]) -> None:
+        """Files that other images watch too: the first one looks at them, for this run."""
+        if name not in self.groups:
+            group = Watching()
+            fill(group)
+            self.groups[name] = group.done()
+        self.shared[name] = self.groups[name].digest
 
 
-def gather(build: Build, note: Note, *, sight: Sight, begun: int) -> SettledImage | None:
-    """Note a build that has nothing left to do; None where that can't be told, or not yet."""
-    watched = _Watched(sight=sight, build=build, begun=begun)
+def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: dict[str, Watch]) -> SettledImage | None:
+    """Note a build that has nothing left to do; None where that can't be told, or not yet.
+
+    `groups` are those that images share, by name: what is missing is added.
+    """
+    watched = _Watched(sight=sight, build=build, begun=begun, groups=groups)
     try:
         for name in build.externals:
             _EXTERNALS[name](watched)
@@ -86,21 +88,18 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int) -> SettledImag
         # every run, so what this one delivered needs no second listing.
         if not all(build.holds(step) for step in effects if step.name != "deliver" or not watched.engine):
             return None
-    except (_Unknown, OSError, KeyError, ValueError):
+    except (_Unknown, TooNewError, OSError, KeyError, ValueError):
         return None
     return SettledImage(
         name=build.name,
         options=note.options,
         session=str(build.external("session")),
         to=build.options.text("to"),
-        sources=(build.options.text("from"), build.options.text("base")),
         warnings=note.warnings,
         demands_production=note.demands_production,
         noted=time.time_ns(),
-        files=watched.files,
-        sizes=watched.sizes,
-        trees=watched.trees,
-        absent=tuple(watched.absent),
+        watch=watched.own.done(),
+        shared=watched.shared,
         engine=watched.engine,
         tags=tuple(watched.tags),
         cas=watched.cas,
@@ -139,15 +138,16 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
 
 
 def _tree(watched: _Watched, folder: Path) -> None:
-    digest, settles = tree_signature(str(folder))
-    if settles > watched.begun:
-        raise _Unknown
-    watched.trees[str(folder)] = digest
     config = Path(f"{folder}.json")
-    if config.exists():
-        watched.read(config)
-    else:
-        watched.absent.append(str(config))
+
+    def fill(group: Watching) -> None:
+        group.tree(str(folder), before=watched.begun)
+        if config.exists():
+            group.file(config, before=watched.begun)
+        else:
+            group.missing(config)
+
+    watched.group(str(folder), fill)
 
 
 def _engine(watched: _Watched, name: str, listing: object) -> None:
@@ -160,7 +160,7 @@ def _pin(watched: _Watched) -> None:
     """The embedded CAS's key: perhaps made by this very run, so it is compared with the one that the plan took."""
     if watched.build.options["cas"] is None:
         folder = watched.build.world.state / "cas"
-        watched.made(folder / "identity.pem")
+        watched.group("identity", lambda group: group.file(folder / "identity.pem", before=time.time_ns()))
         if cas_key.pin(folder) != watched.build.external("embedded_pin"):
             raise _Unknown
 
@@ -242,7 +242,7 @@ def _resources(watched: _Watched, note: Note) -> None:
 
 def _upload(watched: _Watched, _note: Note) -> None:
     if watched.build.options["cas"] is None:
-        watched.cas[str(watched.build.external("session"))] = str(watched.build.settled["upload"].facts["hash"])
+        watched.cas = str(watched.build.settled["upload"].facts["hash"])
 
 
 # One for each step with an effect (`sconify_tasks.effects`).

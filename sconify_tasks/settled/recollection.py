@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import SconifyError
-from sconify_tasks.settled.memory import Memory, keyed, load_memory, memory_file, save_memory, settled_key
+from sconify_tasks.settled.form import Memory
+from sconify_tasks.settled.memory import keyed, load_memory, memory_file, save_memory, settled_key
 from sconify_tasks.settled.program import program_signature
 from sconify_tasks.settled.record import Origin, SettledImage
-from sconify_tasks.settled.sight import Sight, settled_before
-from sconify_tasks.settled.signature import FINE_NS, signature
+from sconify_tasks.settled.sight import Sight
+from sconify_tasks.settled.signature import FINE_NS, settled_before
+from sconify_tasks.settled.watch import Watch
 
 if TYPE_CHECKING:
     from sconify_tasks.build import Build
@@ -78,29 +79,30 @@ class Recollection:
         return keyed(self.key, value)
 
     def keep(
-        self, builds: Mapping[str, Build], notes: Mapping[str, Note], *, origin: Origin, options: Mapping[str, str]
+        self, builds: Mapping[str, Build], notes: Mapping[str, Note], *, origin: Origin | None, options: Mapping[str, str]
     ) -> None:
         """Note the builds that are done. What was noted of other images stays, if their options are what they were."""
         from sconify_tasks.settled.gather import gather
 
         if builds:
             time.sleep(FINE_NS / 10**9)  # so that what was written last can be told from what is written next
-        self.sight = _sight(self.environment, {})
+        self.sight = _sight(self.environment, self.memory)
         before = self._noted()
-        same = self.memory.origin is not None and _text(self.memory.origin) == _text(origin)
+        same = origin is not None and self.memory.origin == origin
         kept = {name: image for name, image in self.memory.images.items() if self._stays(image, same=same, options=options)}
+        groups: dict[str, Watch] = {}
         for name, build in builds.items():
             kept.pop(name, None)
-            found = gather(build, notes[name], sight=self.sight, begun=self.begun)
+            found = gather(build, notes[name], sight=self.sight, begun=self.begun, groups=groups)
             if found is not None:
                 kept[name] = found
-        self.memory.origin = origin if settled_before(origin.files, self.begun) else None
-        self.memory.images = kept
+        self.memory.origin, self.memory.images = origin, kept
+        self.memory.groups |= groups
         if self._noted() != before:
-            self._save()
+            self._save(renewed=builds.keys())
 
-    def _noted(self) -> tuple[str, dict[str, SettledImage]]:
-        return "" if self.memory.origin is None else _text(self.memory.origin), self.memory.images
+    def _noted(self) -> tuple[Origin | None, dict[str, SettledImage]]:
+        return self.memory.origin, self.memory.images
 
     def _stays(self, image: SettledImage, *, same: bool, options: Mapping[str, str]) -> bool:
         known = options.get(image.name)
@@ -108,8 +110,7 @@ class Recollection:
 
     def _same_origin(self, origin: Origin) -> bool:
         return (
-            all(self.sight.signature(path) == noted for path, noted in origin.files.items())
-            and all(self.sight.signature(path) is None for path in origin.absent)
+            origin.watch.holds()
             and all(_fits(folder, pattern) == noted for folder, pattern, noted in origin.globs)
             and self.variables(origin.variable_names) == origin.variables
         )
@@ -118,13 +119,20 @@ class Recollection:
         """A keyed digest of environment variables, set or not."""
         return self.digest({name: self.environment.variables.get(name) for name in sorted(names)})
 
-    def _save(self) -> None:
-        """Write what is known, with the stat of the shared files under which all of it was found right."""
-        at, sight = time.time_ns(), _sight(self.environment, {})
-        stats = sight.shared(self.memory.images.values())
-        self.memory.images = {name: image for name, image in self.memory.images.items() if sight.shared_holds(image)}
-        self.memory.shared = {path: found for path, found in stats.items() if settled_before((path,), at)}
-        save_memory(self.file, self.key, self.memory)
+    def _save(self, renewed: Collection[str] = ()) -> None:
+        """Write what is known, with the stat of the shared files under which all of it was found right.
+
+        Of a renewed image what it says of them may be newer than what they were trusted with.
+        """
+        memory, at, sight = self.memory, time.time_ns(), _sight(self.environment, self.memory)
+        stats = sight.shared(memory.images.values())
+        memory.images = {
+            name: image for name, image in memory.images.items() if sight.shared_holds(image, trust=name not in renewed)
+        }
+        used = {name for image in memory.images.values() for name in image.shared}
+        memory.groups = {name: group for name, group in memory.groups.items() if name in used}
+        memory.shared = {path: found for path, found in stats.items() if settled_before((path,), at)}
+        save_memory(self.file, self.key, memory)
 
 
 def recall(environment: Environment, *, place: Sequence[str], begun: int) -> Recollection | None:
@@ -143,17 +151,8 @@ def recall(environment: Environment, *, place: Sequence[str], begun: int) -> Rec
     file = memory_file(environment.cache, key, list(place))
     memory = load_memory(file, key, program) or Memory(program=program)
     return Recollection(
-        environment=environment, begun=begun, file=file, key=key, memory=memory, sight=_sight(environment, memory.shared)
+        environment=environment, begun=begun, file=file, key=key, memory=memory, sight=_sight(environment, memory)
     )
-
-
-def file_origin(files: Iterable[Path]) -> dict[str, list[int]]:
-    """The project files by stat."""
-    return {str(path): signature(path.stat()) for path in files}
-
-
-def _text(origin: Origin) -> str:
-    return json.dumps(origin.to_json())
 
 
 def glob_origin(folder: Path, pattern: str, found: Iterable[Path]) -> tuple[str, str, str]:
@@ -171,10 +170,10 @@ def _fits(folder: str, pattern: str) -> str:
         return ""
 
 
-def _sight(environment: Environment, trusted: Mapping[str, Any]) -> Sight:
+def _sight(environment: Environment, memory: Memory) -> Sight:
     def listing() -> Mapping[str, str] | None:
         from sconify_tasks.image.listing import list_images
 
         return list_images(environment.docker_host)
 
-    return Sight(state=environment.state, listing=listing, trusted=trusted)
+    return Sight(state=environment.state, listing=listing, memory=memory)

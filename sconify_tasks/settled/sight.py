@@ -8,59 +8,50 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from sconify_tasks.settled.form import Memory
 from sconify_tasks.settled.record import SettledImage
-from sconify_tasks.settled.signature import Signature, settles_at, signature, tree_signature
+from sconify_tasks.settled.signature import Signature, signature
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LARGEST_INDEX = 64 << 20
 
 
 class Sight:
-    """The world as it is now, remembered.
+    """The world as it is now, beside what a memory says of it. What is shared is looked at once.
 
-    `trusted` are shared files (indexes, the CAS's database) by the stat that they had when everything noted of them was right:
-    while that is their stat, they are not opened.
+    Shared files (indexes, the CAS's database) are not opened while their stat is the one under which all that the memory says
+    of them was right.
     """
 
-    def __init__(
-        self, *, state: Path, listing: Callable[[], Mapping[str, str] | None], trusted: Mapping[str, Signature | None]
-    ) -> None:
+    def __init__(self, *, state: Path, listing: Callable[[], Mapping[str, str] | None], memory: Memory) -> None:
         self._cas = str(state / "cas" / "sessions.sqlite")
-        self._state, self._listing, self._trusted = state, listing, trusted
-        self._stats: dict[str, os.stat_result | None] = {}
+        self._state, self._listing, self._memory = state, listing, memory
         self._signatures: dict[str, Signature | None] = {}
-        self._trees: dict[str, str | None] = {}
+        self._groups: dict[str, str | None] = {}
         self._tags: dict[str, dict[str, str]] = {}
-        self._hashes: dict[str, str | None] = {}
+        self._hashes: dict[str, str] | None = None
         self._engine: Mapping[str, str] | None = None
         self._asked = False
         self.opened_shared = False
 
     def holds(self, image: SettledImage) -> bool:
         """Whether everything noted of an image is still so."""
-        signatures, look = self._signatures, self.signature
-        for path, noted in image.files.items():
-            if (signatures[path] if path in signatures else look(path)) != noted:
-                return False
-        for path, size in image.sizes.items():
-            found = self.signature(path)
-            if found is None or found[0] != size:
-                return False
         return (
-            all(self.signature(path) is None for path in image.absent)
-            and all(self._tree(folder) == noted for folder, noted in image.trees.items())
+            image.watch.holds()
+            and all(self._group(name) == noted for name, noted in image.shared.items())
             and self.shared_holds(image)
             and all(self.engine_id(name) == noted for name, noted in image.engine.items())
         )
 
-    def shared_holds(self, image: SettledImage) -> bool:
+    def shared_holds(self, image: SettledImage, *, trust: bool = True) -> bool:
         """Whether the indexes and the embedded CAS still say what is noted."""
-        return all(self._is_trusted((index,)) or self.tag(index, tag) == noted for index, tag, noted in image.tags) and (
-            not image.cas or self._is_trusted(cas_files(self._cas)) or self._cas_serves(image.cas)
-        )
+        for index, tag, noted in image.tags:
+            if not (trust and self._is_trusted((index,))) and self.tag(index, tag) != noted:
+                return False
+        return not image.cas or (trust and self._is_trusted(cas_files(self._cas))) or self._cas_serves(image)
 
     def signature(self, path: str) -> Signature | None:
-        """A file's signature; None where there is none that can be looked at."""
+        """A shared file's signature; None where there is none that can be looked at."""
         if path not in self._signatures:
             try:
                 self._signatures[path] = signature(os.stat(path))  # noqa: PTH116 - a Path costs more than the stat
@@ -87,39 +78,28 @@ class Sight:
         return {path: self.signature(path) for path in (*sorted(paths), *cas_files(self._cas))}
 
     def _is_trusted(self, paths: tuple[str, ...]) -> bool:
-        return all(path in self._trusted and self.signature(path) == self._trusted[path] for path in paths)
+        trusted = self._memory.shared
+        return all(path in trusted and self.signature(path) == trusted[path] for path in paths)
 
-    def _cas_serves(self, hashes: Mapping[str, str]) -> bool:
-        from sconify_tasks.cas.embedded_hash import embedded_hashes
-
+    def _cas_serves(self, image: SettledImage) -> bool:
         self.opened_shared = True
-        if missing := [name for name in hashes if name not in self._hashes]:
-            self._hashes |= embedded_hashes(self._state, missing)
-        return all(self._hashes.get(name) == noted for name, noted in hashes.items())
+        if self._hashes is None:
+            from sconify_tasks.cas.embedded_hash import embedded_hashes
 
-    def _tree(self, folder: str) -> str | None:
-        if folder not in self._trees:
-            try:
-                self._trees[folder] = tree_signature(folder)[0]
-            except OSError:
-                self._trees[folder] = None
-        return self._trees[folder]
+            noted = self._memory.images.values()
+            self._hashes = embedded_hashes(self._state, [each.session for each in noted if each.cas])
+        return self._hashes.get(image.session) == image.cas
+
+    def _group(self, name: str) -> str | None:
+        if name not in self._groups:
+            group = self._memory.groups.get(name)
+            self._groups[name] = None if group is None else group.now()
+        return self._groups[name]
 
 
 def cas_files(database: str) -> tuple[str, str]:
     """What changes when the CAS does: the database, and its write-ahead log where a server has it open."""
     return database, database + "-wal"
-
-
-def settled_before(paths: Iterable[str], at: int) -> bool:
-    """Whether none of these files can have changed since `at` (ns) without a change of its stat, nor was changed after it."""
-    for path in paths:
-        try:
-            if settles_at(os.stat(path)) > at:  # noqa: PTH116
-                return False
-        except OSError:
-            continue
-    return True
 
 
 def _entries(index: str) -> list[object]:
