@@ -136,9 +136,17 @@ class Stream:
 
     subscribers: list[Subscriber] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
+    _finished: bool = False
 
     def emit(self, event: Event) -> None:
-        """Hand the event to each subscriber, one event at a time."""
+        """Hand the event to each subscriber, one event at a time; RunFinished is the last one that anybody hears.
+
+        A run that was interrupted ends while its threads still work. What they say then is of no use, and a thread that
+        writes while the interpreter ends would have the process aborted.
+        """
         with self._lock:
+            if self._finished:
+                return
+            self._finished = isinstance(event, RunFinished)
             for subscriber in self.subscribers:
                 subscriber(event)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from sconify_cache.actions import ActionCache
 from sconify_cache.digest import Digest
@@ -33,6 +34,8 @@ from sconify_tasks.keys import ROOT_KEY_BYTES, Keys, known_root_key, load_root_k
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from sconify_tasks.cas.embedded import EmbeddedCas
+    from sconify_tasks.cas.interface import Cas
     from sconify_tasks.signing.choose import ChosenSigner
     from sconify_tasks.trees import Trees
 
@@ -59,6 +62,8 @@ class World:
     _docker: DockerClient | None = None
     signers: dict[object, ChosenSigner] = field(default_factory=dict)
     _stat_caches: list[StatCache] = field(default_factory=list)
+    _embedded: dict[str, EmbeddedCas] = field(default_factory=dict)
+    _embedding: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.flights = Flights(self.environment.cache / "flights")
@@ -156,11 +161,27 @@ class World:
             self._docker = connect_engine(self.environment)
         return self._docker
 
+    def cas(self, options: Mapping[str, Any], pin: str | None) -> Cas:
+        """The CAS of these options under its pin; the embedded one is opened once a run."""
+        from sconify_tasks.cas.choose import open_embedded_cas, open_remote_cas
+
+        if options["cas"] is not None:
+            return open_remote_cas(options, home=self.environment.home, pin=pin)
+        with self._embedding:
+            identity = str(options["identity"])
+            if identity not in self._embedded:
+                self._embedded[identity] = open_embedded_cas(options, state=self.state, home=self.environment.home)
+            return self._embedded[identity]
+
     @contextmanager
     def building(self) -> Iterator[None]:
         """Hold the store's lease: what is found in the store from now on, a prune leaves alone."""
         with building(self.environment.cache / "store"):
-            yield
+            try:
+                yield
+            finally:
+                for cas in self._embedded.values():
+                    cas.close()
         self._keep_to_size()
 
     def _keep_to_size(self) -> None:

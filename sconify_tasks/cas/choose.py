@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sconify_tasks.cas.identity import Identity, default_identity, load_identity
 from sconify_tasks.cas.interface import Cas
+
+if TYPE_CHECKING:
+    from sconify_tasks.cas.embedded import EmbeddedCas
 
 
 def open_identity(options: Mapping[str, Any], home: Path) -> Identity:
@@ -17,13 +20,15 @@ def open_identity(options: Mapping[str, Any], home: Path) -> Identity:
     return default_identity(home / ".cas" / "config.json")
 
 
-def open_cas(options: Mapping[str, Any], *, state: Path, home: Path, pin: str | None) -> Cas:
-    """Open the CAS under its pin. A remote one is not spoken to yet."""
-    identity = open_identity(options, home)
-    if options["cas"] is None:
-        from sconify_tasks.cas.embedded import EmbeddedCas, open_embedded
+def open_embedded_cas(options: Mapping[str, Any], *, state: Path, home: Path) -> EmbeddedCas:
+    """Open the CAS of a state folder for a build, which closes it; see `embedded.open_embedded`."""
+    from sconify_tasks.cas.embedded import EmbeddedCas, open_embedded
 
-        return EmbeddedCas(service=open_embedded(state), client=identity.spki_hash)
+    return EmbeddedCas(service=open_embedded(state, keep=True), client=open_identity(options, home).spki_hash)
+
+
+def open_remote_cas(options: Mapping[str, Any], *, home: Path, pin: str | None) -> Cas:
+    """Make a client of the CAS that `--cas` names, under its pin. It is not spoken to yet."""
     from sconify_tasks.cas.client import CasClient
 
-    return CasClient(str(options["cas"]), identity, pin)
+    return CasClient(str(options["cas"]), open_identity(options, home), pin)

@@ -32,12 +32,16 @@ def open_embedded(
     roots: tuple[bytes, ...] = (),
     bundles: tuple[Collateral, ...] = (),
     now: Callable[[], datetime] = _utc_now,
+    keep: bool = False,
 ) -> CasService:
-    """Open the CAS of a state folder; its keys are made when there are none. `roots` (DER) and `bundles` extend its trust."""
+    """Open the CAS of a state folder; its keys are made when there are none. `roots` (DER) and `bundles` extend its trust.
+
+    See `SessionStore` for `keep`.
+    """
     folder = state_dir / FOLDER
     platform = open_platform(folder, now())
     return CasService(
-        store=SessionStore(path=folder / "sessions.sqlite", key=_sealing_key(folder)),
+        store=SessionStore(path=folder / "sessions.sqlite", key=_sealing_key(folder), keep=keep),
         key=cas_key.open_cas_key(folder),
         platform=platform,
         trust=Trust(own_root=platform.root_der, own=platform, roots=roots, bundles=bundles),
@@ -91,3 +95,7 @@ class EmbeddedCas:
     def create_namespace(self, name: str) -> str:
         """See `Cas`."""
         return self.service.create_namespace(name, self.client)
+
+    def close(self) -> None:
+        """Let go of the database; it is opened again when it is needed."""
+        self.service.store.close()

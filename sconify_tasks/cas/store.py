@@ -2,7 +2,8 @@
 
 The sealing key lies outside of the database, so a copy of the database alone tells names, hashes and creators and nothing
 else, and a row that was changed, swapped or invented is refused when it is read. An older copy of the whole database put
-in its place is not noticed. One connection per operation: threads and processes share nothing but the file.
+in its place is not noticed. Threads and processes share nothing but the file: one connection per operation, or, where a
+build has many, one after another on the same one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from sconify_tasks.errors import StoreError
 
@@ -49,11 +51,52 @@ class StoredSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A connection, and which file was there when it was made: device and inode."""
+
+    connection: sqlite3.Connection
+    file: tuple[int, int]
+
+
+class _Idle:
+    """At most one open connection that nobody uses. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._kept: _Opened | None = None
+        self._lock = Lock()
+
+    def take(self) -> _Opened | None:
+        """What is kept, now the caller's."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        return kept
+
+    def keep(self, opened: _Opened) -> None:
+        """Keep a connection, or close it where one is kept already."""
+        with self._lock:
+            if self._kept is None:
+                self._kept = opened
+                return
+        opened.connection.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStore:
-    """The sessions in one database file, made when it is first used. Every method raises StoreError where disk or file fail."""
+    """The sessions in one database file, made when it is first used. Every method raises StoreError where disk or file fail.
+
+    With `keep`, a connection that nobody uses any more is kept for the next operation, until `close`: it saves SQLite's
+    opening, and its merging of the write-ahead log, of each. A server doesn't: its database can be put back from a backup.
+    """
 
     path: Path
     key: bytes = field(repr=False)
+    keep: bool = False
+    _idle: _Idle = field(default_factory=_Idle, init=False, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Close the connection that is kept: the log is merged into the database. The store can be used again."""
+        if kept := self._idle.take():
+            kept.connection.close()
 
     def newest(self, name: str) -> StoredSession | None:
         """Return the version that is served; None where the name is unknown."""
@@ -103,11 +146,16 @@ class SessionStore:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._connect()
+            opened = self._kept() or self._connect()
             try:
-                yield connection
-            finally:
-                connection.close()
+                yield opened.connection
+            except BaseException:
+                opened.connection.close()
+                raise
+            if self.keep:
+                self._idle.keep(opened)
+            else:
+                opened.connection.close()
         except sqlite3.OperationalError as error:
             raise StoreError(
                 f"{self.path}: {error}", hint="check the disk, and that no other program holds the file"
@@ -117,17 +165,35 @@ class SessionStore:
         except OSError as error:
             raise StoreError(f"{self.path} can't be opened: {error.strerror}") from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _kept(self) -> _Opened | None:
+        """The connection that is kept, if it is one to the file that is there now."""
+        kept = self._idle.take()
+        if kept is not None and self._file() != kept.file:
+            kept.connection.close()
+            return None
+        return kept
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _connect(self) -> _Opened:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite would make the file readable by others, and its -wal and -shm files take the mode of the first.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite would make the file readable by others, and its -wal and -shm files take the mode of the first. Only a file
+        # that nobody has yet may be opened beside SQLite: closing it again drops every lock that this process has on it.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        file = self._file()  # looked at before it is opened: one put in its place since is then not taken for it
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        return connection
+        return _Opened(connection=connection, file=file or (0, 0))
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # A row or schema planted in the file must not run functions.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sconify_tasks.cas.choose import open_cas
 from sconify_tasks.cas.errors import SessionNotFoundError
 from sconify_tasks.cas.interface import Cas, put_session
 from sconify_tasks.policy.model import SessionName
@@ -11,7 +10,8 @@ from sconify_tasks.step import Context, Outputs
 
 def run(context: Context) -> Outputs:
     """Yield the hash that the CAS knows the session by."""
-    cas = _open(context)
+    pin = context.fact("pin")
+    cas = context.world.cas(context.options, None if pin is None else str(pin))
     text = context.world.store.get(context.blob("session")).decode()
     namespace = SessionName(context.text("name")).namespace
     if namespace is not None and (context.options.flag("create-namespace") or context.options["namespace"] is None):
@@ -28,9 +28,3 @@ def _exists(cas: Cas, name: str) -> bool:
     except SessionNotFoundError:
         return False
     return True
-
-
-def _open(context: Context) -> Cas:
-    pin = context.fact("pin")
-    environment = context.world.environment
-    return open_cas(context.options, state=environment.state, home=environment.home, pin=None if pin is None else str(pin))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -135,3 +137,49 @@ def test_of_many_writers_none_loses_anything(store):
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(write, range(40)))
     assert sorted(numbers) == list(range(1, 41))
+
+
+@pytest.fixture
+def keeping(store):
+    kept = SessionStore(path=store.path, key=KEY, keep=True)
+    yield kept
+    kept.close()
+
+
+def test_a_build_s_operations_share_one_connection(store, keeping, monkeypatch):
+    opened = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: opened.append(given) or connect(*given, **named))
+    for number in range(5):
+        add(keeping, name=f"n{number}")
+        assert keeping.newest(f"n{number}").text == "secret text"
+    assert len(opened) == 1
+    keeping.close()
+    assert [path.name for path in store.path.parent.iterdir()] == ["sessions.sqlite"]
+    assert keeping.newest("n4").text == "secret text"
+
+
+def test_a_database_that_went_away_is_not_written_to(store, keeping):
+    add(keeping)
+    for path in store.path.parent.iterdir():
+        path.unlink()
+    assert keeping.newest("a") is None
+    add(keeping, text="again")
+    assert store.newest("a").text == "again"
+
+
+def test_a_thread_that_connects_leaves_the_locks_of_the_others(store):
+    """POSIX: closing any descriptor of a file drops every lock that the process has on it.
+
+    Another process would then take itself for the last one, and remove the log that a thread here writes to.
+    """
+    add(store)
+    with store.writing() as sessions, ThreadPoolExecutor(1) as threads:
+        sessions.append(name="b", digest="11" * 32, creator="cc" * 32, text="text")
+        assert threads.submit(store.newest, "a").result().text == "secret text"  # a second connection
+        other = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM versions').fetchall(); c.close()"
+        )
+        subprocess.run([sys.executable, "-c", other, store.path], check=True)
+        assert store.path.with_name("sessions.sqlite-wal").exists()
+    assert store.newest("b").text == "text"

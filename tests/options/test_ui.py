@@ -5,7 +5,7 @@ import io
 import pytest
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.events import Detail, Noted, StepFailed, StepFinished, StepStarted, Stream, Warned
+from sconify_tasks.events import Detail, Noted, RunFinished, StepFailed, StepFinished, StepStarted, Stream, Warned
 from sconify_tasks.ui import lines
 
 
@@ -83,3 +83,11 @@ def test_commands_are_printed_only_when_asked_for():
 def test_standard_output_is_never_touched(capsys):
     shown(Noted(message="x"), Detail(message="y"), verbose=True)
     assert capsys.readouterr().out == ""
+
+
+def test_who_works_on_after_the_end_of_a_run_is_not_heard():
+    heard = []
+    events = Stream(subscribers=[heard.append])
+    events.emit(RunFinished(code=130, seconds=1.0))
+    events.emit(StepFailed(image="", step="libraries", message="the scratch folder is gone"))
+    assert [type(event) for event in heard] == [RunFinished]
