@@ -166,7 +166,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="verify",
-        version=1,
+        version=2,
         inputs={
             **_IMAGE,
             "secret": "files.secret",

@@ -1,16 +1,19 @@
-"""Which layers of ours were verified before, and against what: such a layer is not read again.
+"""What was found good in layers of ours, and against what: neither such a layer nor an unchanged member is checked again.
 
-A layer is named by its blob's digest, which the store verifies. What it holds is listed under that name, and that it was
-found good under a digest of everything that the check asked of exactly these members: another entry of the manifest, another
-protected content of a size that the layer has, another key, and the layer is read again. A check that fails leaves nothing.
+A layer is named by its blob's digest, which the store verifies; under that name and the key's lies what it holds, member by
+member: the digest of the member's very bytes in the tar, headers and padding included, and one of everything that the check
+asked of it. Another entry of the manifest, another protected content of a size that the member has, another key, another
+byte, and the member is checked again. A check that fails leaves nothing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+
+from blake3 import blake3
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import Action
@@ -18,57 +21,69 @@ from sconify_cache.record import Record
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.world import World
 
-_VERSION = 1
+_VERSION = 2
+_ASKED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A member of a layer. `size` is that of a file's content; -1 for what has none of its own, hard links too."""
+    """A member of a layer that was found good.
+
+    `size` is that of a file's content; -1 for what has none of its own, hard links too. `length` is that of its bytes in the
+    tar and `digest` their BLAKE3, empty where the member is always checked; `asked` is a keyed digest of what was asked of it.
+    """
 
     path: bytes
     size: int
+    length: int
+    digest: bytes
+    asked: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChecks:
-    """Records of checks. `asked` gives, in bytes that nothing else has, all that the check of one member depends on."""
+    """Records of checks. `asks` gives, in bytes that nothing else has, all that the check of a path and size depends on."""
 
     world: World
     key_id: str
-    asked: Callable[[Held], bytes]
+    asks: Callable[[bytes, int], bytes]
 
-    def passed(self, layer: Digest) -> tuple[Digest, tuple[Held, ...]] | None:
+    def asked(self, path: bytes, size: int) -> bytes:
+        """A digest of what is asked of a member now. Keyed: among what is asked are digests of protected contents."""
+        return blake3(self.asks(path, size), key=self.world.keys.component_key()).digest(_ASKED)
+
+    def passed(self, layer: Digest) -> tuple[Digest, Sequence[Held]] | None:
         """The blob of what the layer holds, and that, if all of it was found good when the same was asked; else None."""
-        found = self.world.actions.lookup(_listing(layer).key)
+        found = self.world.actions.lookup(self._check(layer).key)
         if found is None or "members" not in found.outputs:
             return None
-        with suppress(MissingBlobError):
-            rows: list[list[str | int]] = json.loads(self.world.store.get(found.outputs["members"]))
-            members = tuple(Held(path=bytes.fromhex(str(path)), size=int(size)) for path, size in rows)
-            if self.world.actions.lookup(self._check(layer, members).key) is not None:
-                return found.outputs["members"], members
-        return None
+        members = self.listed(found.outputs["members"])
+        same = all(held.asked == self.asked(held.path, held.size) for held in members)
+        return (found.outputs["members"], members) if members and same else None
 
-    def keep(self, layer: Digest, members: Iterable[Held]) -> Digest:
-        """Note that all of the layer was read and found good; return the blob of what it holds."""
-        held = tuple(members)
-        rows = json.dumps([[member.path.hex(), member.size] for member in held], separators=(",", ":"))
-        blob = self.world.store.put(rows.encode(), private=True)
-        self.world.actions.record(Record.of(_listing(layer), outputs={"members": blob}, secret=True))
-        self.world.actions.record(Record.of(self._check(layer, held), outputs={}, secret=True))
+    def listed(self, blob: Digest | None) -> Sequence[Held]:
+        """What a blob of `keep` lists; nothing where it is gone, or made under another key or by another version."""
+        if blob is None:
+            return ()
+        with suppress(MissingBlobError):
+            document = json.loads(self.world.store.get(blob))
+            if document["made"] == [_VERSION, self.key_id]:
+                return [
+                    Held(path=path.encode("latin-1"), size=size, length=length, digest=_bytes(digest), asked=_bytes(asked))
+                    for path, size, length, digest, asked in document["members"]
+                ]
+        return ()
+
+    def keep(self, layer: Digest, members: Sequence[Held]) -> Digest:
+        """Note that all of the layer was found good; return the blob of what it holds."""
+        rows = [[held.path.decode("latin-1"), held.size, held.length, held.digest.hex(), held.asked.hex()] for held in members]
+        document = {"made": [_VERSION, self.key_id], "members": rows}
+        blob = self.world.store.put(json.dumps(document, separators=(",", ":")).encode(), private=True)
+        self.world.actions.record(Record.of(self._check(layer), outputs={"members": blob}, secret=True))
         return blob
 
-    def _check(self, layer: Digest, members: Iterable[Held]) -> Action:
-        from blake3 import blake3
-
-        # Keyed: among what is asked are digests of protected contents.
-        asked = blake3(key=self.world.keys.component_key())
-        for member in members:
-            answer = self.asked(member)
-            asked.update(b"%d %d %d\n" % (len(member.path), member.size, len(answer)) + member.path + answer)
-        inputs = {"layer": layer, "asked": "keyed:" + asked.hexdigest(), "key": self.key_id}
-        return Action(step="layer-check", version=_VERSION, inputs=inputs)
+    def _check(self, layer: Digest) -> Action:
+        return Action(step="layer-check", version=_VERSION, inputs={"layer": layer, "key": self.key_id})
 
 
-def _listing(layer: Digest) -> Action:
-    return Action(step="layer-members", version=_VERSION, inputs={"layer": layer})
+_bytes = bytes.fromhex

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import BinaryIO, NoReturn, cast
@@ -62,23 +62,30 @@ class Whiteout:
     opaque: bool = False
 
 
-def members(stream: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+def members(
+    stream: BinaryIO, *, known: Callable[[int], int] | None = None
+) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
     """Every member of an uncompressed layer tar, in its order, repeated paths included; the stream need not be seekable.
 
-    The content stream comes with regular files, and is valid until the next member is taken.
+    The content stream comes with regular files, and is valid until the next member is taken. `known` is told where each
+    member ends, and returns where to read on: there, or behind members that the caller knows. It needs a seekable stream.
     """
     source = stream if stream.seekable() else cast("BinaryIO", Forward(stream, hashed=False))
     try:
         archive = _Archive.open(fileobj=source, mode="r:", tarinfo=_Info, encoding="utf-8", errors="surrogateescape")
-        yield from _members(archive, source)
+        yield from _members(archive, source, known)
     except (tarfile.TarError, EOFError, ValueError, ArithmeticError, RecursionError) as error:
         msg = f"damaged layer archive: {error}"
         raise UsageError(msg, hint="pull or build the image again") from error
 
 
-def _members(archive: _Archive, source: BinaryIO) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
+def _members(
+    archive: _Archive, source: BinaryIO, known: Callable[[int], int] | None
+) -> Iterator[tuple[Member | Whiteout, BinaryIO | None]]:
     end = texts = 0
     for _ in range(_MEMBERS):
+        if known is not None and archive.firstmember is None:  # tarfile reads the first one when it opens the archive
+            archive.offset = known(archive.offset)
         try:
             info = _Info.following(archive, source) or archive.next()
         except tarfile.ReadError:
@@ -224,6 +231,7 @@ class _Archive(tarfile.TarFile):
 
     headers = 0
     members: list[tarfile.TarInfo]
+    firstmember: tarfile.TarInfo | None
 
 
 class _Info(tarfile.TarInfo):

@@ -21,7 +21,8 @@ from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage, Layer
 from sconify_tasks.image.paths import below, shown
 from sconify_tasks.image.search import LayerMember, search_base, search_layers
-from sconify_tasks.layer_checks import Held, LayerChecks
+from sconify_tasks.layer_checks import LayerChecks
+from sconify_tasks.layer_reading import LayerReading
 from sconify_tasks.step import Context, Outputs
 
 
@@ -31,11 +32,19 @@ class Plaintexts:
 
     key: bytes
     by_size: dict[int, set[bytes]] = field(default_factory=dict)
+    _of_size: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, entry: ManifestEntry) -> None:
         """Watch for this file's content. Empty files say nothing."""
         if entry.meta.kind is Kind.FILE and entry.meta.size:
             self.by_size.setdefault(entry.meta.size, set()).add(entry.content)
+
+    def of_size(self, size: int) -> bytes:
+        """All ids of a size, in an order of their own; once everything was added. Thousands may share a size: made once."""
+        known = self._of_size.get(size)
+        if known is None:
+            known = self._of_size[size] = b"".join(sorted(self.by_size.get(size, ())))
+        return known
 
     def found(self, member: LayerMember) -> bool:
         """Whether a member is a copy of a protected file."""
@@ -74,13 +83,12 @@ class _Search:
     protected: AbstractSet[bytes]
     pending: set[bytes]
 
-    def asked(self, held: Held) -> bytes:
-        """All that `check` makes of a member beyond the member itself."""
-        entry = self.due.get(held.path)
+    def asks(self, path: bytes, size: int) -> bytes:
+        """All that `check` makes of a member of this path and size beyond the member itself."""
+        entry = self.due.get(path)
         if entry is not None:
             return b"due %d %d " % (entry.protection, entry.meta.size) + entry.content
-        watched = b"".join(sorted(self.watch.by_size.get(held.size, ())))
-        return b"%d %d " % (held.path in self.protected, held.path == self.binary) + watched
+        return b"%d %d " % (path in self.protected, path == self.binary) + self.watch.of_size(size)
 
     def check(self, member: LayerMember) -> None:
         """Raise unless the member is what the manifest says, or nothing that it must not be."""
@@ -115,29 +123,34 @@ def _check_layers(context: Context, watch: Plaintexts, protected: set[bytes]) ->
     search = _Search(
         key=key, binary=context.text("binary").encode(), due=due, watch=watch, protected=protected, pending=set(due)
     )
-    checks = LayerChecks(world=context.world, key_id=context.text("key_id"), asked=search.asked)
+    before = context.previous.blobs if context.previous is not None else {}
     blobs = zip(layer_blobs(context), image.layers, strict=True)
-    listed = [_check_layer(context, search, checks, blob, layer) for blob, layer in blobs]
+    listed = [
+        _check_layer(context, search, blob, layer, before.get(f"members{number}")) for number, (blob, layer) in enumerate(blobs)
+    ]
     if search.pending:
         raise not_as_asked(f"{shown(min(search.pending))} is missing in the layers")
     return listed
 
 
-def _check_layer(context: Context, search: _Search, checks: LayerChecks, blob: Digest, layer: Layer) -> Digest:
-    """Read a layer, unless all of it was found good when the same was asked of it."""
+def _check_layer(context: Context, search: _Search, blob: Digest, layer: Layer, before: Digest | None) -> Digest:
+    """Check what in a layer was not found good when the same was asked: nothing, the members that changed, or all."""
+    checks = LayerChecks(world=context.world, key_id=context.text("key_id"), asks=search.asks)
     known = checks.passed(blob)
     if known is not None:
         context.count("layers verified before")
         listing, held = known
-        search.pending.difference_update(member.path for member in held if member.size >= 0)
-        return listing
-    context.count("layers searched")
-    members: list[Held] = []
-    for member in search_layers([layer]):
-        context.progress(member.entry.size, layer.size)
-        search.check(member)
-        members.append(Held(path=member.entry.path, size=-1 if member.content is None else member.entry.size))
-    return checks.keep(blob, members)
+    else:
+        context.count("layers searched")
+        reading = LayerReading(layer=layer, checks=checks, before=checks.listed(before))
+        for member in reading.changed():
+            context.progress(member.entry.size, layer.size)
+            search.check(member)
+        held, listing = reading.held, checks.keep(blob, reading.held)
+        if reading.passed_over:
+            context.count("members verified before", reading.passed_over)
+    search.pending.difference_update(member.path for member in held if member.size >= 0)
+    return listing
 
 
 def _find_manifest(image: BuiltImage) -> bytes:

@@ -10,13 +10,15 @@ from parts.images import built, file, folder, layer
 
 from sconify_cache.keys import content_id
 from sconify_dodo.front import make_build
-from sconify_tasks.errors import VerificationError
+from sconify_tasks.errors import SconifyError, VerificationError
 from sconify_tasks.events import StepFinished
 from sconify_tasks.graph import STEPS
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.sink_oci import OciSink
+from sconify_tasks.image.tar_write import BLOCK
 from sconify_tasks.layers import store_layer
+from sconify_tasks.steps import verify as verify_room
 
 VERIFY = next(step for step in STEPS if step.name == "verify")
 
@@ -154,3 +156,62 @@ def test_a_layer_that_was_refused_is_refused_again(verify):
     for _ in range(2):
         with pytest.raises(VerificationError, match="has the content of a protected file"):
             verify("copy", file(b"/x", OTHER))
+
+
+def passed_over(native, place) -> int:
+    """How many members of the layers that a build searched were found good before."""
+    ended = convert(native, place)
+    assert ended.code == 0
+    (counts,) = (event.counts for event in ended.events if isinstance(event, StepFinished) and event.step == "verify")
+    return counts.get("members verified before", 0)
+
+
+def test_of_a_layer_that_changed_only_what_changed_is_checked_again(native, place, monkeypatch):
+    for number in range(30):
+        write(native / "app" / "many" / f"{number:02}", b"%d " % number * 99)
+    assert passed_over(native, place) == 0
+    opened: list[bytes] = []
+    check = verify_room.verify_stored
+
+    def counting(key, entry, reader):
+        opened.append(entry.path)
+        check(key, entry, reader)
+
+    monkeypatch.setattr(verify_room, "verify_stored", counting)
+
+    write(native / "app" / "many" / "17", b"another text")
+    write(native / "app" / "many" / "170", b"one more")
+    (native / "app" / "many" / "05").unlink()
+
+    assert passed_over(native, place) >= 28
+    assert opened == [b"/app/many/06", b"/app/many/17", b"/app/many/170"]  # 06 stands where 05 was
+
+
+def test_a_member_that_was_good_and_has_another_byte_now_fails_the_build(native, place):
+    assert convert(native, place).code == 0
+    with world_of(place, Recorder()) as world:
+        build = make_build(world, order_for(native, place))
+        assert build.plan() == ()
+        outputs = build.settled["encrypt"]
+        tar = bytearray(world.store.get(outputs.blobs["layer"]))
+        at = tar.index(b"app/secret\0") + BLOCK  # the first byte of its content
+        tar[at] ^= 1
+        forged = world.store.put(bytes(tar))
+        build.settled["encrypt"] = replace(outputs, blobs={**outputs.blobs, "layer": forged})
+        with pytest.raises(VerificationError, match="/app/secret"):
+            VERIFY.run(build.context(VERIFY))
+        build.close()
+
+
+def test_a_layer_cut_inside_a_member_that_was_good_fails_the_build(native, place):
+    assert convert(native, place).code == 0
+    with world_of(place, Recorder()) as world:
+        build = make_build(world, order_for(native, place))
+        assert build.plan() == ()
+        outputs = build.settled["encrypt"]
+        tar = world.store.get(outputs.blobs["layer"])
+        forged = world.store.put(tar[: tar.index(b"app/secret\0") + BLOCK + 5])
+        build.settled["encrypt"] = replace(outputs, blobs={**outputs.blobs, "layer": forged})
+        with pytest.raises(SconifyError):
+            VERIFY.run(build.context(VERIFY))
+        build.close()
