@@ -6,11 +6,9 @@ run time, only tell whether there is a symbol table.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from sconify_tasks.elf_file import (
@@ -28,6 +26,7 @@ from sconify_tasks.elf_file import (
     ElfFile,
     ElfSection,
 )
+from sconify_tasks.elf_place import ElfPlace, opened
 from sconify_tasks.errors import UsageError
 
 # e_machine of the gABI; the first two are what images are made for, the others are named in messages.
@@ -108,7 +107,7 @@ class LoadImage:
         )
 
 
-def inspect(source: bytes | Path, *, name: str = "the binary") -> ElfFacts:
+def inspect(source: ElfPlace, *, name: str = "the binary") -> ElfFacts:
     """Return the facts; UsageError for a script, a malformed file or no ELF, ForeignElfError for 32 bits or big-endian."""
     with _parsed(source, name) as elf:
         kind = _type(elf, name)
@@ -145,22 +144,22 @@ def require_architecture(facts: ElfFacts, architecture: str, *, name: str = "the
         )
 
 
-def load_image(source: bytes | Path, *, name: str = "the runtime") -> LoadImage:
+def load_image(source: ElfPlace, *, name: str = "the runtime") -> LoadImage:
     """Return the PT_LOAD headers that occupy memory, in the file's order; UsageError for a malformed file."""
     with _parsed(source, name) as elf:
         places = (*_SECTION_TABLE, elf.section_table, *_load_places(elf))
         return LoadImage(entry=elf.entry, segments=_loads(elf), section_table=elf.section_table, file_places=places)
 
 
-def sections(source: bytes | Path, *, name: str = "the binary") -> tuple[ElfSection, ...]:
+def sections(source: ElfPlace, *, name: str = "the binary") -> tuple[ElfSection, ...]:
     """Every section of the section header table; UsageError for a malformed file."""
     with _parsed(source, name) as elf:
         return tuple(elf.sections())
 
 
 @contextmanager
-def _parsed(source: bytes | Path, name: str) -> Iterator[ElfFile]:
-    with io.BytesIO(source) if isinstance(source, bytes) else _open(source, name) as file:
+def _parsed(source: ElfPlace, name: str) -> Iterator[ElfFile]:
+    with _open(source, name) as file:
         _identify(file, name)
         try:
             yield ElfFile(file)
@@ -168,9 +167,9 @@ def _parsed(source: bytes | Path, name: str) -> Iterator[ElfFile]:
             raise _malformed(name, str(error)[:80]) from error
 
 
-def _open(path: Path, name: str) -> BinaryIO:
+def _open(source: ElfPlace, name: str) -> BinaryIO:
     try:
-        return path.open("rb")
+        return opened(source)
     except OSError as error:
         raise UsageError(f"{name} can't be read: {error.strerror}") from error
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from sconify_tasks.elf import load_image, sections
 from sconify_tasks.elf_file import ElfSection
+from sconify_tasks.elf_place import FilePart, opened
 from sconify_tasks.errors import StoreError, UsageError
 from sconify_tasks.kernel_copy import copy_range
 from sconify_tasks.sgx.measured_config import MeasuredConfig, decode_config
@@ -111,10 +112,10 @@ def write_sconified(runtime: Path, out: Path | BinaryIO, contents: Mapping[str, 
         raise StoreError(f"{out} can't be written: {error}", hint="look at the disk, and at who may write there") from error
 
 
-def read_sconified(path: Path) -> Sconified:
+def read_sconified(path: Path | FilePart) -> Sconified:
     """Find and parse the sections; EnclaveError for anything but one proper sconified ELF."""
     places = _places(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         config = decode_config(_content(file, places, CONFIG))
         sigstruct = parse_sigstruct(_content(file, places, SIGNATURE))
     if load_image(path, name=path.name).section_table_is_loaded():
@@ -128,21 +129,22 @@ def read_sconified(path: Path) -> Sconified:
     return Sconified(config=config, sigstruct=sigstruct, sections=places)
 
 
-def _places(path: Path) -> dict[str, Place]:
+def _places(path: Path | FilePart) -> dict[str, Place]:
     found: dict[str, Place] = {}
+    length = path.size if isinstance(path, FilePart) else path.stat().st_size
     for section in sections(path, name=path.name):
         if not section.name.startswith(".sconify."):
             continue
         if section.name not in ORDER or section.name in found or section.type != "SHT_PROGBITS":
             raise EnclaveError("section", f"{path.name}: unexpected section {section.name[:40]}")
-        _check_place(path, section)
+        _check_place(path.name, length, section)
         found[section.name] = Place(offset=section.offset, size=section.size)
     return found
 
 
-def _check_place(path: Path, section: ElfSection) -> None:
-    if section.offset % ALIGNMENT or section.offset + section.size > path.stat().st_size:
-        raise EnclaveError("section", f"{path.name}: the section {section.name} is not aligned, or goes beyond the file")
+def _check_place(name: str, length: int, section: ElfSection) -> None:
+    if section.offset % ALIGNMENT or section.offset + section.size > length:
+        raise EnclaveError("section", f"{name}: the section {section.name} is not aligned, or goes beyond the file")
 
 
 def _content(file: BinaryIO, places: Mapping[str, Place], name: str) -> bytes:

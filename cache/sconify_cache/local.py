@@ -44,6 +44,10 @@ def hash_stream(stream: BinaryIO) -> Digest:
     return Digest(hasher.hexdigest())
 
 
+def _fingerprint(found: os.stat_result) -> _Fingerprint:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 class _Writer:
     """Hashes while it writes. Only errors of the store's own disk become StoreErrors."""
 
@@ -186,7 +190,8 @@ class LocalStore(PrunableStore):
                 raise StoreError(f"cache: {path} is not a regular file", hint="only finished files can be taken over")
             with stream:
                 digest = hash_stream(stream)
-        self._commit(path, digest, private=private)
+                self._commit(path, digest, private=private)
+                self._verified[digest] = _fingerprint(os.fstat(stream.fileno()))  # hashed where it lies: as good as read again
         return digest
 
     @contextmanager
@@ -305,8 +310,7 @@ class LocalStore(PrunableStore):
         return self._set_aside(digest, found) if repair else MissingBlobError(digest, damaged=True)
 
     def _verify(self, digest: Digest, stream: BinaryIO) -> None:
-        found = os.fstat(stream.fileno())
-        fingerprint = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        fingerprint = _fingerprint(os.fstat(stream.fileno()))
         if self._verified.get(digest) == fingerprint:
             return
         with disk_errors(self._locate(digest)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sconify_tasks.binary_fs.index import HEADER, Extent, decode_header, decode_index
+from sconify_tasks.binary_fs.reading import exactly
 from sconify_tasks.binary_fs.section import Outline
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.errors import MalformedError
@@ -124,17 +125,9 @@ def _follows(run: list[Extent], first: FileRange, extent: Extent, source: FileRa
 
 def _copy_checked(path: bytes, content: BinaryIO, out: BinaryIO, extent: Extent) -> None:
     for _, length, digest in extent.chunks():
-        chunk = _exactly(content, length)
+        chunk = exactly(content, length)
         if hashlib.sha256(chunk).digest() != digest:
             raise SconifyError(f"{shown(path)} changed while it was read", hint=_HINT)
         out.write(chunk)
     if content.read(1):
         raise SconifyError(f"{shown(path)} changed while it was read", hint=_HINT)
-
-
-def _exactly(content: BinaryIO, length: int) -> bytes:
-    """Fewer bytes only where the content ends."""
-    data = content.read(length)
-    while data and len(data) < length and (more := content.read(length - len(data))):
-        data += more
-    return data

@@ -23,19 +23,27 @@ class Section:
         """Yield a file's content by verified chunks; MalformedError for a chunk that was changed."""
         for offset, length, digest in extent.chunks():
             self.file.seek(self.start + HEADER.size + offset)
-            chunk = self.file.read(length)
+            chunk = exactly(self.file, length)
             if hashlib.sha256(chunk).digest() != digest:
                 raise MalformedError("chunk", f"the embedded data is damaged at byte {offset}")
             yield chunk
 
 
+def exactly(content: BinaryIO, length: int) -> bytes:
+    """Fewer bytes only where the content ends."""
+    data = content.read(length)
+    while data and len(data) < length and (more := content.read(length - len(data))):
+        data += more
+    return data
+
+
 def open_section(file: BinaryIO, *, offset: int, size: int, root: bytes) -> Section:
     """Read the index of the section at `offset`; MalformedError unless it is the one that `root` names."""
     file.seek(offset)
-    header = file.read(min(HEADER.size, size))
+    header = exactly(file, min(HEADER.size, size))
     data, length = decode_header(header, section=size)
     file.seek(offset + HEADER.size + data)
-    body = file.read(length)
+    body = exactly(file, length)
     if len(body) != length or root_hash(header, body) != root:
         raise MalformedError("root", "the embedded file system is not the one that was measured")
     return Section(file=file, start=offset, index=decode_index(body, data=data))

@@ -7,14 +7,13 @@ the config page names them, and what is in the payload is authenticated when it 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
 from sconify_tasks.elf import LoadSegment, load_image
+from sconify_tasks.elf_place import ElfPlace, opened
 from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
 from sconify_tasks.sgx.measurement import EnclaveError
 
@@ -71,9 +70,9 @@ class Layout:
     threads: int
     size: int
 
-    def pages(self, runtime: bytes | Path) -> Iterator[Page]:
+    def pages(self, runtime: ElfPlace) -> Iterator[Page]:
         """Yield every measured page, in order. `runtime` is the ELF that the layout was made from."""
-        with _opened(runtime) as file:
+        with opened(runtime) as file:
             for segment in self.segments:
                 yield from _segment_pages(file, segment, self.file_places)
         for position in range(0, len(self.config), PAGE):
@@ -83,7 +82,7 @@ class Layout:
             yield from _thread_pages(self.threads_offset + number * THREAD_PAGES * PAGE, self.entry)
 
 
-def layout(runtime: bytes | Path, config: MeasuredConfig) -> Layout:
+def layout(runtime: ElfPlace, config: MeasuredConfig) -> Layout:
     """Lay out the enclave of a runtime ELF (plain or sconified); EnclaveError where it can't be one."""
     image = load_image(runtime)
     base, segments = _segments(image.segments)
@@ -105,12 +104,6 @@ def layout(runtime: bytes | Path, config: MeasuredConfig) -> Layout:
         threads=config.threads,
         size=max(MIN_SIZE, 1 << (end - 1).bit_length()),
     )
-
-
-def _opened(runtime: bytes | Path) -> nullcontext[BinaryIO] | BinaryIO:
-    import io
-
-    return nullcontext(io.BytesIO(runtime)) if isinstance(runtime, bytes) else runtime.open("rb")
 
 
 def _segments(headers: tuple[LoadSegment, ...]) -> tuple[int, tuple[Segment, ...]]:

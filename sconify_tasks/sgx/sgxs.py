@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from struct import Struct
 from typing import BinaryIO
 
+from sconify_tasks.elf_place import ElfPlace
 from sconify_tasks.sgx.layout import SSA_FRAME_PAGES, Layout, layout
 from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
 from sconify_tasks.sgx.measurement import MrEnclave
@@ -23,7 +23,7 @@ _PAGE = Struct("<8sQQ40x" + "8sQ48x256s" * _BLOCKS)
 _BATCH = 64
 
 
-def records(enclave: Layout, runtime: bytes | Path) -> Iterator[bytes]:
+def records(enclave: Layout, runtime: ElfPlace) -> Iterator[bytes]:
     """Yield the stream's bytes, in batches of whole pages."""
     yield _ECREATE.pack(b"ECREATE\0", SSA_FRAME_PAGES, enclave.size)
     batch: list[bytes] = []
@@ -38,7 +38,7 @@ def records(enclave: Layout, runtime: bytes | Path) -> Iterator[bytes]:
     yield b"".join(batch)
 
 
-def measure(runtime: bytes | Path, config: MeasuredConfig) -> MrEnclave:
+def measure(runtime: ElfPlace, config: MeasuredConfig) -> MrEnclave:
     """MRENCLAVE of the runtime (plain or sconified) under this config."""
     digest = hashlib.sha256()
     for record in records(layout(runtime, config), runtime):
@@ -46,7 +46,7 @@ def measure(runtime: bytes | Path, config: MeasuredConfig) -> MrEnclave:
     return MrEnclave(digest.hexdigest())
 
 
-def write_sgxs(out: BinaryIO, runtime: bytes | Path, config: MeasuredConfig) -> MrEnclave:
+def write_sgxs(out: BinaryIO, runtime: ElfPlace, config: MeasuredConfig) -> MrEnclave:
     """Write the stream to `out`; its SHA-256 is what this returns."""
     digest = hashlib.sha256()
     for record in records(layout(runtime, config), runtime):

@@ -1,80 +1,88 @@
 """verify_embedded: the finished image is reopened: what was to be embedded is in the binary, byte for byte, and is measured.
 
-Nothing is trusted that was computed on the way: the sconified ELF is taken from the layers, and measured anew.
+Nothing is trusted that was computed on the way: the sconified ELF is read where it lies in its layer, and measured anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import BinaryIO, cast
 
 from sconify_tasks.assembled import assembled, not_as_asked
 from sconify_tasks.binary_fs.reading import Section, open_section
+from sconify_tasks.elf_place import FilePart
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.model import BuiltImage
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.search import search_built, search_layers
+from sconify_tasks.image.search import search_built
+from sconify_tasks.image.tar_read import Member, members
 from sconify_tasks.sconified import FILE_SYSTEM, read_sconified
 from sconify_tasks.sgx.sgxs import measure
 from sconify_tasks.step import Context, Outputs
 
 _BUFFER = 1 << 20
+_THREADS = 2
 
 
 def run(context: Context) -> Outputs:
     """Raise VerificationError unless the binary in the layers carries exactly the tree that was selected."""
     image = assembled(context)
     embedded = context.world.trees.get(context.blob("embedded"))
-    with context.world.store.scratch() as scratch:
-        path = scratch / "sconified"
-        _extract(image, context.text("binary").encode(), path)
-        section = _section(context, path)
-        with section.file:
-            _check_tree(section, embedded, key=context.world.keys.content_id_key())
-            on_disk = [entry for entry in section.index.manifest.entries if _on_disk(section, entry)]
+    part = _binary(image, context.text("binary").encode())
+    section = _section(context, part)
+    with section.file:
+        _check_tree(section, embedded)
+        on_disk = [entry for entry in section.index.manifest.entries if _on_disk(section, entry)]
+    files = [entry for entry in embedded if entry.meta.kind is Kind.FILE]
+    _check_contents(section, part, files, key=context.world.keys.content_id_key())
     _check_disk(image, on_disk)
     return Outputs(facts={"protected": len(embedded)})
 
 
-def _extract(image: BuiltImage, binary: bytes, to: Path) -> None:
-    """Write the binary of the topmost layer that has one."""
+def _binary(image: BuiltImage, binary: bytes) -> FilePart:
+    """Where the binary lies in the topmost layer that has one."""
     for layer in reversed(image.layers):  # those below the topmost that has it are not read for it
-        for member in search_layers([layer]):  # whole: of two in one layer the later counts
-            if member.entry.path == binary and member.content is not None:
-                with to.open("wb") as out:
-                    shutil.copyfileobj(member.content, out, _BUFFER)
-        if to.exists():
-            return
+        found = None
+        with layer.path.open("rb") as file:
+            for member, content in members(file):  # whole: of two in one layer the later counts
+                if isinstance(member, Member) and member.entry.path == binary and content is not None:
+                    found = FilePart(path=layer.path, offset=member.offset, size=member.entry.size, name=shown(binary))
+        if found is not None:
+            return found
     raise not_as_asked(f"{shown(binary)} is in no layer")
 
 
-def _section(context: Context, path: Path) -> Section:
+def _section(context: Context, part: FilePart) -> Section:
     """Open the embedded file system of a sconified ELF whose measurement is the session's."""
-    sconified = read_sconified(path)
+    sconified = read_sconified(part)
     if sconified.config.binary_fs != context.text("root"):
         raise not_as_asked("the measured config names another embedded file system")
-    measured = measure(path, sconified.config)
+    measured = measure(part, sconified.config)
     if measured != context.text("mrenclave") or sconified.sigstruct.mrenclave != measured:
         raise not_as_asked("the binary does not measure as the session says")
     place = sconified.sections[FILE_SYSTEM]
     # The caller closes it: the section is read from it.
-    file: BinaryIO = path.open("rb")
+    file = _layer_of(part)
     try:
-        return open_section(file, offset=place.offset, size=place.size, root=bytes.fromhex(sconified.config.binary_fs))
+        root = bytes.fromhex(sconified.config.binary_fs)
+        return open_section(file, offset=part.offset + place.offset, size=place.size, root=root)
     except MalformedError:
         file.close()
         raise
 
 
-def _check_tree(section: Section, embedded: Iterable[ManifestEntry], *, key: bytes) -> None:
-    """Compare every embedded path with the tree, and read every chunk."""
-    from blake3 import blake3
+def _layer_of(part: FilePart) -> BinaryIO:
+    # Without a buffer: whole chunks are read.
+    return cast("BinaryIO", part.path.open("rb", buffering=0))
 
+
+def _check_tree(section: Section, embedded: Iterable[ManifestEntry]) -> None:
+    """Compare every embedded path with the tree."""
     found = {entry.path: entry for entry in section.index.manifest.entries}
     expected = {entry.path for entry in embedded if entry.meta.kind is Kind.FILE}
     if extra := section.index.extents.keys() ^ expected:
@@ -83,12 +91,25 @@ def _check_tree(section: Section, embedded: Iterable[ManifestEntry], *, key: byt
         entry_found = found.get(entry.path)
         if entry_found is None or _facts(entry_found) != _facts(entry):
             raise not_as_asked(f"{shown(entry.path)} is not embedded as it is in the native image")
-        if entry.meta.kind is Kind.FILE:
-            hasher = blake3(key=key)
-            for chunk in section.read(section.index.extents[entry.path]):
-                hasher.update(chunk)
-            if hasher.digest() != entry.content:
-                raise not_as_asked(f"{shown(entry.path)} is embedded with another content")
+
+
+def _check_contents(section: Section, part: FilePart, files: Sequence[ManifestEntry], *, key: bytes) -> None:
+    """Read every chunk of every file, on threads; each has a descriptor of its own."""
+    from blake3 import blake3
+
+    def check(some: Sequence[ManifestEntry]) -> None:
+        with _layer_of(part) as file:
+            own = replace(section, file=file)
+            for entry in some:
+                hasher = blake3(key=key)
+                for chunk in own.read(own.index.extents[entry.path]):
+                    hasher.update(chunk)
+                if hasher.digest() != entry.content:
+                    raise not_as_asked(f"{shown(entry.path)} is embedded with another content")
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for _ in threads.map(check, [files[start::_THREADS] for start in range(_THREADS)]):
+            pass
 
 
 def _facts(entry: ManifestEntry) -> tuple[object, ...]:
@@ -103,6 +124,8 @@ def _on_disk(section: Section, entry: ManifestEntry) -> bool:
 def _check_disk(image: BuiltImage, entries: Iterable[ManifestEntry]) -> None:
     """Hold the libraries that lie in the layers against their digests."""
     due = {entry.path: entry for entry in entries}
+    if not due:
+        return
     pending = set(due)
     for member in search_built(image):
         entry = due.get(member.entry.path)

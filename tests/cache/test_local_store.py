@@ -254,3 +254,19 @@ def test_a_file_of_another_file_system_is_not_adopted(store, small_disk):
         store.adopt(foreign)
     assert "scratch" in caught.value.hint
     assert foreign.exists()
+
+
+def test_an_adopted_file_is_hashed_once_and_again_only_where_it_was_touched(store, monkeypatch):
+    hashed = []
+    whole = local.hash_stream
+    monkeypatch.setattr(local, "hash_stream", lambda stream: hashed.append(1) or whole(stream))
+    with store.scratch() as scratch:
+        (scratch / "file").write_bytes(b"large" * 1000)
+        digest = store.adopt(scratch / "file")
+    store.path(digest)
+    assert len(hashed) == 1
+    path = store.path(digest)
+    path.chmod(0o600)
+    path.write_bytes(b"other" * 1000)
+    with pytest.raises(MissingBlobError):
+        store.path(digest)

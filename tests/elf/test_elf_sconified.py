@@ -12,6 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from vectors.make import CONFIG, ELFS
 
+from sconify_tasks.elf_place import FilePart
 from sconify_tasks.errors import StoreError, UsageError
 from sconify_tasks.sconified import CONFIG as CONFIG_SECTION
 from sconify_tasks.sconified import ELF, FILE_SYSTEM, SIGNATURE, read_sconified, write_sconified
@@ -240,3 +241,14 @@ def test_a_section_header_that_lies_is_refused(sconified, tmp_path, field, value
     (tmp_path / "run").write_bytes(data)
     with pytest.raises(EnclaveError):
         read_sconified(tmp_path / "run")
+
+
+def test_one_in_the_middle_of_another_file_is_read_and_measured_there(sconified, tmp_path):
+    data = sconified.read_bytes()
+    around = tmp_path / "around"
+    around.write_bytes(b"\x7fELF before" * 100 + data + b"behind" * 100)
+    part = FilePart(path=around, offset=1100, size=len(data), name="run")
+    assert read_sconified(part) == read_sconified(sconified)
+    assert measure(part, config_for(PAYLOAD)) == measure(sconified, config_for(PAYLOAD))
+    with pytest.raises(UsageError, match="run is a malformed ELF file"):
+        read_sconified(replace(part, size=len(data) - 1))
