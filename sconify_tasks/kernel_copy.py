@@ -17,9 +17,10 @@ _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EP
 def copy_range(source: BinaryIO, out: BinaryIO, size: int) -> None:
     """Copy exactly `size` bytes from where `source` stands to where `out` stands; StoreError where there are fewer."""
     left = size
-    if _is_plain_file(out):
+    descriptor = _descriptor(source)
+    if descriptor is not None and _is_plain_file(out):
         out.flush()
-        left = _copy_in_kernel(source.fileno(), out.fileno(), source.tell(), out.tell(), size)
+        left = _copy_in_kernel(descriptor, out.fileno(), source.tell(), out.tell(), size)
         source.seek(size - left, io.SEEK_CUR)
         out.seek(size - left, io.SEEK_CUR)
     while left:
@@ -48,3 +49,11 @@ def _copy_in_kernel(source: int, out: int, source_offset: int, out_offset: int, 
 def _is_plain_file(out: BinaryIO) -> bool:
     # The very classes that open() returns: a wrapper that hashes what is written must see every byte.
     return type(out) in (io.BufferedWriter, io.BufferedRandom, io.FileIO) and stat.S_ISREG(os.fstat(out.fileno()).st_mode)
+
+
+def _descriptor(source: BinaryIO) -> int | None:
+    """Of a stream that is a file, or the whole of one; part of a file has none of its own."""
+    try:
+        return source.fileno()
+    except OSError:
+        return None

@@ -18,7 +18,7 @@ from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.source import ContentIdSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, LearningSource, SourceImage
 from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
 from sconify_tasks.trees import Trees
@@ -106,6 +106,7 @@ def scan(
     """Walk the roots once. SconifyError where a file is no longer what the source said."""
     made = Scan()
     known = native.content_id if isinstance(native, ContentIdSource) else None
+    learn = native.learn if isinstance(native, LearningSource) else None
     with native.walk(roots) as stream:
         for entry, content in stream:
             path = entry.path
@@ -121,6 +122,8 @@ def scan(
                     old = None
                 made.read += old is None
                 found = old or _read(entry, content, key, salted=salted, expected=expected, reader=listening)
+                if learn is not None and expected is None:
+                    learn(path, found.content_id)
                 progress(entry.size)
                 if expected is not None and found.content_id != expected:
                     raise SconifyError(f"{shown(path)} changed while it was read", hint="build again when nothing writes to it")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sconify_tasks.cas.embedded import EmbeddedCas
     from sconify_tasks.cas.interface import Cas
+    from sconify_tasks.image.layered import LayerMemory
     from sconify_tasks.signing.choose import ChosenSigner
     from sconify_tasks.trees import Trees
 
@@ -108,6 +109,15 @@ class World:
         found = StatCache(file, generation=generation, roots=(folder,), now=lambda: int(self.now().timestamp() * 10**9))
         self._stat_caches.append(found)
         return found
+
+    @cached_property
+    def layer_memory(self) -> LayerMemory | None:
+        """What was found in layers of images in files; None where nothing is to be kept."""
+        from sconify_tasks.layer_memory import StoredLayerMemory
+
+        if self.read_only:
+            return None
+        return StoredLayerMemory(store=self.store, actions=self.actions, key=self.keys.content_id_key())
 
     @cached_property
     def trees(self) -> Trees:

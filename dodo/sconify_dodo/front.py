@@ -228,6 +228,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 stat_cache=world.stat_cache(name),
                 content_key=world.keys.content_id_key(),
                 default_oci_store=world.images,
+                memory=world.layer_memory,
             )
         except UnavailableError as error:
             if option != "base":

@@ -17,7 +17,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import ContentIdSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, LearningSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -35,6 +35,7 @@ class NativeSource:
     def __init__(self, source: SourceImage, *, keys: Callable[[], Iterable[bytes]]) -> None:
         self._source, self._keys = source, keys
         self._content_id = source.content_id if isinstance(source, ContentIdSource) else None
+        self._learn = source.learn if isinstance(source, LearningSource) else None
 
     @property
     def name(self) -> str:
@@ -59,6 +60,16 @@ class NativeSource:
     def content_id(self, path: bytes) -> bytes | None:
         """As `ContentIdSource`, where the source is one."""
         return self._content_id(path) if self._content_id else None
+
+    def learn(self, path: bytes, content_id: bytes) -> None:
+        """As `LearningSource`, where the source is one."""
+        if self._learn is not None:
+            self._learn(path, content_id)
+
+    @property
+    def layers_read(self) -> int | None:
+        """How many layers were opened; None where the source has none in files here."""
+        return getattr(self._source, "layers_read", None)
 
     @property
     def config(self) -> ImageConfig:

@@ -17,7 +17,7 @@ from sconify_tasks.image.archive import ArchiveFiles
 from sconify_tasks.image.config import parse_config
 from sconify_tasks.image.extent import Extent, unpack
 from sconify_tasks.image.files import read_small
-from sconify_tasks.image.layered import LayeredSource
+from sconify_tasks.image.layered import LayeredSource, LayerMemory
 from sconify_tasks.image.manifest import DOCUMENT, items, mapping
 from sconify_tasks.image.model import ImageConfig
 from sconify_tasks.image.references import parse_reference
@@ -41,12 +41,14 @@ class Saved:
 class DockerArchiveSource(LayeredSource):
     """One image of an archive."""
 
-    def __init__(self, file: Path, reference: str = "", *, platform: str = "linux/amd64") -> None:
+    def __init__(
+        self, file: Path, reference: str = "", *, platform: str = "linux/amd64", memory: LayerMemory | None = None
+    ) -> None:
         self._files = ArchiveFiles(file, label=f"docker-archive:{file}")
         name = self._files.label + (f":{reference}" if reference else "")
         try:
             saved, config = _choose(self._files, reference, platform, name)
-            super().__init__(name=name, config=config, platform=platform)
+            super().__init__(name=name, config=config, platform=platform, memory=memory)
         except BaseException:
             self._files.close()
             raise

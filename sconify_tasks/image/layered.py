@@ -5,33 +5,51 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.config import identity_of, parse_diff_ids
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.extent import Extent
 from sconify_tasks.image.index import LayerIndex, read_layer
+from sconify_tasks.image.index_form import decode_contents, decode_index, encode_contents, encode_index
 from sconify_tasks.image.manifest import mapping
 from sconify_tasks.image.merge import Found, MergedView
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path
 from sconify_tasks.image.source import readable
+from sconify_tasks.image.streams import LatePart
+
+
+class LayerMemory(Protocol):
+    """What earlier runs found in layers, by diff id: `index` and `contents`, as `index_form` writes them."""
+
+    def recall(self, diff_id: Sha256, what: str) -> bytes | None:
+        """Return what was kept, unchanged, or None."""
+
+    def keep(self, diff_id: Sha256, what: str, data: bytes) -> None:
+        """Keep it, in place of what was kept before."""
 
 
 class LayeredSource:
-    """Layers are unpacked and indexed when something inside is asked for."""
+    """Layers are indexed when something inside is asked for, and unpacked when a memory does not know their index already.
 
-    def __init__(self, *, name: str, config: ImageConfig, platform: str) -> None:
-        self._name, self._config = name, config
+    Content ids are learned from who reads the files, and kept when the source is closed.
+    """
+
+    def __init__(self, *, name: str, config: ImageConfig, platform: str, memory: LayerMemory | None = None) -> None:
+        self._name, self._config, self._memory = name, config, memory
         self._diff_ids = parse_diff_ids(mapping(config.raw.get("rootfs")).get("diff_ids"))
         actual = f"{config.os}/{config.architecture}"
         if not f"{platform}/".startswith(f"{actual}/"):
             msg = f"{name} is an image for {actual}, not for {platform}"
             raise UsageError(msg, hint="choose another image")
         self._lock = Lock()
-        self._layers: list[Extent] = []
+        self._layers: dict[int, Extent] = {}
         self._view: MergedView | None = None
+        self._contents_of: dict[int, dict[int, bytes]] = {}
+        self._learned: set[int] = set()
+        self.layers_read = 0
 
     def open_layer(self, number: int) -> Extent:
         """Open one layer, verified and uncompressed; the caller closes it."""
@@ -68,6 +86,23 @@ class LayeredSource:
         check_path(path)
         return self._merged().listdir(path)
 
+    def content_id(self, path: bytes) -> bytes | None:
+        """What somebody learned of the content; a layer that is opened is verified, so it still is that."""
+        found = self._merged().lstat(path)
+        if found is None or found.entry.kind is not Kind.FILE:
+            return None
+        with self._lock:
+            return self._known_contents(found.layer).get(found.offset)
+
+    def learn(self, path: bytes, content_id: bytes) -> None:
+        """Take a content id from who has read all of the file."""
+        found = self._merged().lstat(path)
+        if found is None or self._memory is None:
+            return
+        with self._lock:
+            if self._known_contents(found.layer).setdefault(found.offset, content_id) == content_id:
+                self._learned.add(found.layer)
+
     @contextmanager
     def walk(self, roots: Iterable[bytes]) -> Iterator[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, parents first, siblings sorted."""
@@ -87,10 +122,10 @@ class LayeredSource:
     @contextmanager
     def layer_files(self) -> Iterator[tuple[Layer, ...]]:
         """Give the layers as uncompressed tars: the blob itself, or a copy that vanishes with this call."""
-        self._merged()
         with ExitStack() as copies:
             layers = []
-            for diff_id, extent in zip(self._diff_ids, self._layers, strict=True):
+            for number, diff_id in enumerate(self._diff_ids):
+                extent = self._opened(number)
                 alone = extent.alone()
                 if alone is not extent:
                     copies.callback(alone.close)
@@ -98,18 +133,22 @@ class LayeredSource:
             yield tuple(layers)
 
     def close(self) -> None:
-        """Forget the unpacked layers."""
+        """Keep what was learned, and forget the unpacked layers."""
         with self._lock:
-            for extent in self._layers:
+            for number in sorted(self._learned):
+                assert self._memory is not None
+                self._memory.keep(self._diff_ids[number], "contents", encode_contents(self._contents_of[number]))
+            for extent in self._layers.values():
                 extent.close()
-            self._layers, self._view = [], None
+            self._layers, self._view = {}, None
+            self._contents_of, self._learned = {}, set()
 
     def _contents(self, roots: list[bytes]) -> Generator[tuple[Entry, BinaryIO | None]]:
         for found in self._merged().walk(roots):
             yield found.entry, self._content(found) if found.entry.kind is Kind.FILE else None
 
     def _content(self, found: Found) -> BinaryIO:
-        return self._layers[found.layer].part(found.offset, found.entry.size)
+        return cast("BinaryIO", LatePart(lambda: self._opened(found.layer).part(found.offset, found.entry.size)))
 
     def _merged(self) -> MergedView:
         with self._lock:
@@ -117,10 +156,31 @@ class LayeredSource:
                 self._view = MergedView(self._indexes())
             return self._view
 
+    def _opened(self, number: int) -> Extent:
+        with self._lock:
+            return self._open(number)
+
+    def _open(self, number: int) -> Extent:
+        """Open a layer once; the lock is held."""
+        if number not in self._layers:
+            self._layers[number] = self.open_layer(number)
+            self.layers_read += 1
+        return self._layers[number]
+
     def _indexes(self) -> Iterator[LayerIndex]:
-        for extent in self._layers:
-            extent.close()  # of an attempt that failed
-        self._layers = []
-        for number in range(len(self._diff_ids)):
-            self._layers.append(self.open_layer(number))
-            yield read_layer(self._layers[-1].open(), layer=number)
+        for number, diff_id in enumerate(self._diff_ids):
+            known = self._memory.recall(diff_id, "index") if self._memory else None
+            if known is not None:
+                yield decode_index(known, layer=number)
+                continue
+            index = read_layer(self._open(number).open(), layer=number)
+            if self._memory is not None:
+                self._memory.keep(diff_id, "index", encode_index(index))
+            yield index
+
+    def _known_contents(self, number: int) -> dict[int, bytes]:
+        known = self._contents_of.get(number)
+        if known is None:
+            kept = self._memory.recall(self._diff_ids[number], "contents") if self._memory and number >= 0 else None
+            known = self._contents_of[number] = decode_contents(kept) if kept else {}
+        return known

@@ -10,7 +10,7 @@ from sconify_tasks.image.choose import choose
 from sconify_tasks.image.config import parse_config
 from sconify_tasks.image.extent import Extent, unpack
 from sconify_tasks.image.files import FolderFiles
-from sconify_tasks.image.layered import LayeredSource
+from sconify_tasks.image.layered import LayeredSource, LayerMemory
 from sconify_tasks.image.layout import OciLayout
 from sconify_tasks.image.manifest import HINT, Blob, check_layer_type, descriptor, items
 
@@ -18,7 +18,15 @@ from sconify_tasks.image.manifest import HINT, Blob, check_layer_type, descripto
 class OciSource(LayeredSource):
     """One image of a layout. `manifest` and `layers` are its descriptors, in the layout's own compression."""
 
-    def __init__(self, place: Path, tag: str = "", *, platform: str = "linux/amd64", archive: bool = False) -> None:
+    def __init__(
+        self,
+        place: Path,
+        tag: str = "",
+        *,
+        platform: str = "linux/amd64",
+        archive: bool = False,
+        memory: LayerMemory | None = None,
+    ) -> None:
         self._layout = open_layout(place, archive=archive)
         name = self._layout.files.label + (f":{tag}" if tag else "")
         try:
@@ -26,7 +34,7 @@ class OciSource(LayeredSource):
             document = self._layout.document(self.manifest)
             config = parse_config(self._layout.bytes(descriptor(document.get("config"))))
             self.layers = tuple(descriptor(item) for item in items(document.get("layers")))
-            super().__init__(name=name, config=config, platform=platform)
+            super().__init__(name=name, config=config, platform=platform, memory=memory)
             _check_layers(self.layers, len(self.diff_ids), name)
         except BaseException:
             self._layout.files.close()

@@ -14,6 +14,7 @@ from sconify_tasks.image.model import Sha256
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from sconify_tasks.image.layered import LayerMemory
     from sconify_tasks.image.rootfs import StatCache
     from sconify_tasks.image.source import SourceImage
 
@@ -88,6 +89,7 @@ def open_source(
     platform: str = _PLATFORM,
     stat_cache: StatCache | None = None,
     content_key: bytes = bytes(32),
+    memory: LayerMemory | None = None,
 ) -> SourceImage:
     """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
 
@@ -102,17 +104,17 @@ def open_source(
         from sconify_tasks.image.oci import OciSource
 
         place, tag = split_layout(rest, transport)
-        return OciSource(place, tag, platform=platform, archive=transport == "oci-archive")
+        return OciSource(place, tag, platform=platform, archive=transport == "oci-archive", memory=memory)
     if transport == "docker-archive":
         from sconify_tasks.image.docker_archive import DockerArchiveSource
 
         place, name = split_archive(rest)
-        return DockerArchiveSource(place, name, platform=platform)
+        return DockerArchiveSource(place, name, platform=platform, memory=memory)
     if ref == "scratch":
         from sconify_tasks.image.scratch import ScratchSource
 
         return ScratchSource(platform=platform)
-    return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform)
+    return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform, memory=memory)
 
 
 def split_layout(text: str, transport: str = "oci") -> tuple[Path, str]:
@@ -157,7 +159,14 @@ def archive_of(ref: str) -> Path | None:
 
 
 def _engine_or_store(
-    ref: str, transport: str, rest: str, *, docker: Callable[[], DockerClient], store: Path, platform: str
+    ref: str,
+    transport: str,
+    rest: str,
+    *,
+    docker: Callable[[], DockerClient],
+    store: Path,
+    platform: str,
+    memory: LayerMemory | None,
 ) -> SourceImage:
     reference = parse_reference(rest)
     client = find_client(docker, required=transport == "docker")
@@ -171,7 +180,7 @@ def _engine_or_store(
     if not folder.is_dir():
         msg = f"{ref}: no Docker Engine answers, and the local store has no image of that name"
         raise UnavailableError(msg, hint=f"start the engine, name oci:DIR:TAG, or put a layout at {folder}")
-    return OciSource(folder, str(reference.digest) if reference.digest else reference.tag, platform=platform)
+    return OciSource(folder, str(reference.digest) if reference.digest else reference.tag, platform=platform, memory=memory)
 
 
 def find_client(docker: Callable[[], DockerClient], *, required: bool) -> DockerClient | None:

@@ -81,3 +81,11 @@ class ContentIdSource(Protocol):
 
     def content_id(self, path: bytes) -> bytes | None:
         """The keyed content id of a file, under the key that the source was given; None where it is not known."""
+
+
+@runtime_checkable
+class LearningSource(ContentIdSource, Protocol):
+    """A source that does not take content ids itself, and remembers those that others took."""
+
+    def learn(self, path: bytes, content_id: bytes) -> None:
+        """The content id of a file of which all was read."""

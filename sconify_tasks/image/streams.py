@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, cast
 
 from sconify_tasks.errors import UsageError
@@ -67,6 +67,24 @@ class Chunks(io.RawIOBase):
 def part(fd: int, offset: int, length: int) -> BinaryIO:
     """Content of a layer member, buffered."""
     return cast("BinaryIO", io.BufferedReader(Slice(fd, offset, length), min(CHUNK, max(length, 1))))
+
+
+class LatePart(io.RawIOBase):
+    """Content that is opened when it is first read: whoever passes over it, pays nothing for it."""
+
+    def __init__(self, open_: Callable[[], BinaryIO]) -> None:
+        super().__init__()
+        self._open, self._content = open_, cast("BinaryIO | None", None)
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As of any file."""
+        if self._content is None:
+            self._content = self._open()
+        return self._content.read(size)
 
 
 class Forward(io.RawIOBase):

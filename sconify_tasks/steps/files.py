@@ -49,6 +49,9 @@ def run(context: Context) -> Outputs:
         progress=context.progress,
     )
     context.count("files read", found.read)
+    if (layers := getattr(native, "layers_read", None)) is not None:
+        context.count("layers read", layers)
+        context.count("layers from the cache", len(native.diff_ids) - layers)
     return Outputs(
         blobs={
             "secret": context.world.trees.put(found.secret),

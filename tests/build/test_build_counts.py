@@ -10,12 +10,16 @@ from hashlib import sha256
 import pytest
 from blake3 import blake3
 from build.small_image import OTHER, Place, Recorder, convert, order_for, snapshot, world_of, write
+from parts.images import built, file, layer
 
 from sconify_cache import stat as stat_room
 from sconify_dodo.front import make_build
 from sconify_tasks import world as world_room
 from sconify_tasks.events import StepFinished
 from sconify_tasks.graph import STEPS as ALL
+from sconify_tasks.image.rootfs import RootfsSource
+from sconify_tasks.image.scratch import ScratchSource
+from sconify_tasks.image.sink_oci import OciSink
 
 EVERY_STEP = {step.name for step in ALL}
 # Steps that look at the native image, and whatever depends on its identity.
@@ -150,10 +154,10 @@ def test_what_a_killed_run_left_in_the_store_goes_with_the_next_run(native, plac
 
 def test_the_databases_hold_no_protected_content_environment_or_command(native, place: Place):
     convert(native, place, env=("TOKEN=marker-of-an-env-option",))
-    for file in (place.cache / "actions" / "cache.db", place.cache / "doit.db"):
-        with sqlite3.connect(file) as database:
+    for path in (place.cache / "actions" / "cache.db", place.cache / "doit.db"):
+        with sqlite3.connect(path) as database:
             text = "\n".join(database.iterdump())
-        assert "marker-of" not in text, file
+        assert "marker-of" not in text, path
 
 
 def test_one_changed_file_among_many_is_read_and_encrypted_alone(native, place):
@@ -212,3 +216,30 @@ def counted(outcome) -> Counter[str]:
         if isinstance(event, StepFinished):
             total.update(event.counts)
     return total
+
+
+def deliver_native(native, folder, tag, lowest):
+    """The native image in an OCI layout: a layer of its own, and the folder as one layer above it."""
+    config = json.loads(native.with_name("native.json").read_text())["config"]
+    with RootfsSource(native).layer_files() as (top,):
+        OciSink(folder / "native").deliver(built(lowest, top, **config, Entrypoint=None), ScratchSource(), tag)
+    return f"oci:{folder / 'native'}:{tag}"
+
+
+def test_a_changed_top_layer_never_reads_the_layers_below(native, place, tmp_path):
+    lowest = layer(tmp_path / "lowest", file(b"/app/low", b"low down"), file(b"/app/secret", b"covered"))
+    before = counted(convert(native, place, **{"from": deliver_native(native, tmp_path, "1", lowest)}))
+    assert (before["layers read"], before["layers from the cache"]) == (2, 0)
+    write(native / "app" / "secret", b"changed")
+    second = deliver_native(native, tmp_path, "2", lowest)
+
+    outcome = convert(native, place, **{"from": second})
+
+    found = counted(outcome)
+    assert outcome.code == 0
+    assert (found["layers read"], found["layers from the cache"]) == (1, 1)
+    assert (found["files encrypted"], found["bytes encrypted"]) == (1, len(b"changed"))
+    assert found["files read"] == before["files read"] - 1  # those of the layer that changed
+    clean = place.beside(tmp_path / "clean")
+    assert convert(native, clean, **{"from": second}).code == 0
+    assert clean.image_digest() == place.image_digest()
