@@ -46,32 +46,23 @@ def find_go() -> str:
     return found
 
 
+def compile_one(root: Path, architecture: str, output: Path) -> Path:
+    """Compile the runtime for one architecture. The kernel enters it at its own entry, before Go's (see runtime/internal/entry)."""
+    flags = ["-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -E _sconify_start"]
+    subprocess.run(
+        [find_go(), "build", *flags, "-o", str(output), "./cmd/runtime"],
+        cwd=root / "sconify_tasks" / "runtime",
+        env=go_environment(architecture),
+        check=True,
+    )
+    return output
+
+
 def compile_runtime(root: Path) -> list[Path]:
     """Compile every architecture into sconify_tasks/runtime/bin; return the files."""
-    source = root / "sconify_tasks" / "runtime"
-    target = source / "bin"
+    target = root / "sconify_tasks" / "runtime" / "bin"
     target.mkdir(exist_ok=True)
-    outputs = []
-    for architecture in ARCHITECTURES:
-        output = target / f"runtime-{architecture}"
-        subprocess.run(
-            [
-                find_go(),
-                "build",
-                "-trimpath",
-                "-buildvcs=false",
-                "-ldflags",
-                "-s -w -buildid=",
-                "-o",
-                str(output),
-                "./cmd/runtime",
-            ],
-            cwd=source,
-            env=go_environment(architecture),
-            check=True,
-        )
-        outputs.append(output)
-    return outputs
+    return [compile_one(root, architecture, target / f"runtime-{architecture}") for architecture in ARCHITECTURES]
 
 
 class RuntimeBuildHook(BuildHookInterface):  # type: ignore[misc]

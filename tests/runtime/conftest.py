@@ -16,8 +16,7 @@ from parts.need import missing
 from runtime.fake_cas import FakeCas, FakeLas
 from runtime.shielded import PYTHON, Tree, closure_of
 
-MODULE = Path(__file__).parents[2] / "sconify_tasks" / "runtime"
-ROOT = MODULE.parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +24,7 @@ def runtime_binary() -> Path:
     """Compile with the wheel's own hook; the compile cache makes a second time cheap."""
     sys.path.insert(0, str(ROOT))
     try:
-        from hatch_build import find_go, go_environment
+        from hatch_build import compile_one
     finally:
         sys.path.remove(str(ROOT))
     out = Path(tempfile.gettempdir()) / f"sconify-test-runtime-{os.getuid()}"
@@ -33,18 +32,7 @@ def runtime_binary() -> Path:
     binary = out / "runtime-amd64"
     with (out / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [
-            find_go(),
-            "build",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            "-s -w -buildid=",
-            "-o",
-            str(binary),
-            "./cmd/runtime",
-        ]
-        subprocess.run(command, cwd=MODULE, env=go_environment("amd64"), check=True)
+        compile_one(ROOT, "amd64", binary)
     return binary
 
 

@@ -143,7 +143,7 @@ def test_a_modified_loader_or_libc_stops_the_program(run_python, library):
     done = run_python("print('never')", tamper=tamper)
     assert done.returncode != 0
     assert "never" not in done.stdout
-    assert f"{real} was changed" in done.stderr or "can't be started" in done.stderr
+    assert f"{real} was changed" in done.stderr or f"its interpreter {real}: damaged" in done.stderr
 
 
 EVIL_LIBRARY = """
@@ -294,19 +294,6 @@ int main() {
     made.put("/app/secret.txt", "x")
     made.convert()
     assert made.run().stdout == "38 38 1 1 1 38\n"
-
-
-def test_a_running_program_is_started_again_by_its_path_only(run_python):
-    """Its memory file names its loader by a descriptor's number, which whoever starts it could fill."""
-    done = run_python(
-        TRY
-        + """
-os.symlink("/proc/self/exe", "/tmp/again")
-print(attempt(os.execv, "/proc/self/exe", ["x"]), "|", attempt(os.execv, "/tmp/again", ["x"]))
-""",
-    )
-    assert done.stdout == "No such file or directory | No such file or directory\n"
-    assert "use the program's path" not in done.stderr  # a warning; the default level is error
 
 
 @pytest.mark.skipif(

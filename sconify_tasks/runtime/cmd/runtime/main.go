@@ -1,17 +1,16 @@
 // Command runtime stands in a sconified image at the path of the original binary and of every encrypted executable.
 //
 // Started first (PID 1 of the container) it measures itself, attests, and runs the program under the shield; started again
-// under its own supervisor it is a stub that becomes the program of its path.
+// under its own supervisor it becomes the program of its path, before Go starts (see package entry).
 package main
 
 import (
-	"errors"
 	"os"
 	"runtime/debug"
 
+	_ "sconify.local/runtime/internal/entry" // where the kernel enters
 	"sconify.local/runtime/internal/launch"
 	"sconify.local/runtime/internal/log"
-	"sconify.local/runtime/internal/stub"
 )
 
 func main() {
@@ -21,13 +20,6 @@ func main() {
 	level, err := log.Parse(os.Getenv("SCONE_LOG"))
 	logger := log.New(level)
 	if err != nil {
-		stop(logger, err)
-	}
-	name, err := stub.Path()
-	if err != nil {
-		stop(logger, err)
-	}
-	if err := stub.Exec(name, name, os.Args, os.Environ()); !errors.Is(err, stub.ErrAlone) {
 		stop(logger, err)
 	}
 	// The supervisor's own memory counts in the container's limit.

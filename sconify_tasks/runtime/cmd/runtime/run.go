@@ -284,13 +284,15 @@ func (me *self) start(logger *log.Logger, service *attest.Service, manifest *fsp
 	}
 	signals := launch.Signals()
 	pid, err := launch.Start(launch.Program{
-		Path: name, Name: name, Arguments: service.Command, Environment: environment(service.Environment),
+		Path: name, Arguments: service.Command, Environment: environment(service.Environment),
 		Directory: service.WorkingDirectory,
 	}, supervisor.Serve)
 	if err != nil {
 		return 0, err
 	}
-	return launch.Wait(pid, signals), nil
+	status := launch.Wait(pid, signals)
+	launch.End()
+	return status, nil
 }
 
 // environment is the session's, and what tells where the CAS is.

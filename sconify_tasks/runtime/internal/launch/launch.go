@@ -16,7 +16,6 @@ import (
 	"unsafe"
 
 	"sconify.local/runtime/internal/shield"
-	"sconify.local/runtime/internal/stub"
 	"sconify.local/runtime/internal/sys"
 )
 
@@ -32,8 +31,8 @@ const (
 
 // Program is what to start.
 type Program struct {
-	// Path is the logical path of the binary, Name how the command spelled it.
-	Path, Name  string
+	// Path leads to the binary, by the symlinks that the command names: it is the runtime's own, which becomes the program.
+	Path        string
 	Arguments   []string
 	Environment []string
 	Directory   string
@@ -138,10 +137,7 @@ func child() error {
 	if err := syscall.Chdir(program.Directory); err != nil {
 		return fmt.Errorf("the session's working directory %s: %w; set pwd to a directory of the image", program.Directory, err)
 	}
-	if err := stub.Exec(program.Path, program.Name, program.Arguments, program.Environment); !errors.Is(err, stub.ErrAlone) {
-		return err
-	}
-	return errors.New("the supervisor does not know the program")
+	return fmt.Errorf("%s was not started: %w", program.Path, syscall.Exec(program.Path, program.Arguments, program.Environment))
 }
 
 // receiveOrder reads byte by byte up to the newline: what follows is for later.

@@ -46,3 +46,11 @@ func forward(pid int, signals <-chan os.Signal) {
 		}
 	}
 }
+
+// End ends what is left of the program, as the kernel does when PID 1 goes. It must be done while the supervisor still
+// answers: a process that outlived it by a moment would see its calls fail with ENOSYS, and say so.
+func End() {
+	if os.Getpid() == 1 {
+		_ = syscall.Kill(-1, syscall.SIGKILL)
+	}
+}

@@ -2,6 +2,7 @@ package shield
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"strconv"
@@ -56,8 +57,9 @@ func (t *target) handleExec(what *call) answer {
 	return t.execEntry(found)
 }
 
-// execInode answers the start of a file by descriptor. A program whose interpreter is a descriptor's number may be started
-// by the runtime alone, which puts the verified interpreter there.
+// execInode answers the start of a file by descriptor, or by a process's exe. A program whose interpreter is a descriptor's
+// number starts once the verified interpreter is there. Between our look and the kernel's the caller could put another one
+// in its place, so only the runtime, and a program that may read everything anyway, is let start one.
 func (t *target) execInode(name string) answer {
 	var details syscall.Stat_t
 	if t.links.ours(name) {
@@ -67,11 +69,39 @@ func (t *target) execInode(name string) answer {
 	if errno := t.as(func() error { return syscall.Stat(name, &details) }); errno != 0 {
 		return fail(errno)
 	}
-	if t.programs.entry(file{uint64(details.Dev), details.Ino}) == nil || t.trust.isRuntime(t, t.proc("exe")) == nil {
+	running := t.programs.running(file{uint64(details.Dev), details.Ino})
+	if running == nil || t.trust.isRuntime(t, t.proc("exe")) == nil {
 		return proceed
 	}
-	t.Log.Once(log.Warning, "process %d tried to start %s, a running program: use the program's path", t.tgid(), name)
-	return fail(syscall.ENOENT)
+	if err := t.again(running); err != nil {
+		t.Log.Once(log.Error, "process %d can't start the running program %s by its descriptor: %v; use the program's path",
+			t.tgid(), running.entry.Path, err)
+		return fail(syscall.EACCES)
+	}
+	return proceed
+}
+
+// again lets the caller exec a program that runs.
+func (t *target) again(running *patched) error {
+	if errno := t.permitted(running.entry, wantExec); errno != 0 {
+		return errno
+	}
+	interpreter, err := t.programs.openInterpreter(running.entry)
+	if errors.Is(err, syscall.ENOENT) || t.Unprotected {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.trusted(); err != nil {
+		_ = syscall.Close(interpreter)
+		return err
+	}
+	if _, errno := t.readlink("fd/" + strconv.Itoa(running.slot)); errno != syscall.ENOENT {
+		_ = syscall.Close(interpreter)
+		return fmt.Errorf("the descriptor %d, where its interpreter belongs, is in use", running.slot)
+	}
+	return t.put(interpreter, running.slot)
 }
 
 func (t *target) execEntry(found place) answer {

@@ -13,6 +13,7 @@ const (
 	ioctlSetFlags = 0x40082104
 
 	flagContinue   = 1
+	flagAddFDSet   = 1
 	flagAddFDSend  = 2
 	flagSyncWakeUp = 1
 )
@@ -98,6 +99,12 @@ var proceed = answer{kind: answerContinue}
 func fail(errno syscall.Errno) answer  { return answer{kind: answerErrno, errno: errno} }
 func give(value int64) answer          { return answer{kind: answerValue, value: value} }
 func hand(fd int, flags uint32) answer { return answer{kind: answerFD, fd: fd, flags: flags} }
+
+// add gives the waiting caller a descriptor of ours at a number of our choice; EBADF if its limit does not allow that.
+func (l listener) add(id uint64, fd, number int) syscall.Errno {
+	request := addFD{id: id, flags: flagAddFDSet, source: uint32(fd), target: uint32(number), how: syscall.O_CLOEXEC}
+	return l.raw(ioctlAddFD, unsafe.Pointer(&request))
+}
 
 func (l listener) reply(id uint64, what answer) {
 	switch what.kind {

@@ -2,7 +2,6 @@ package shield
 
 import (
 	"encoding/binary"
-	"strings"
 	"syscall"
 
 	"sconify.local/runtime/internal/fspf"
@@ -65,8 +64,6 @@ func (t *target) handleOpen(what *call, hurried bool) answer {
 		return result
 	}
 	switch {
-	case found.Native && strings.HasPrefix(found.Path, magicPrefix):
-		return t.handleMagicOpen(found.Path)
 	case found.Native:
 		return t.native(found)
 	case t.overlaid(found):

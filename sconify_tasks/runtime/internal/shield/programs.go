@@ -26,7 +26,7 @@ type programs struct {
 	*Supervisor
 	mutex sync.Mutex
 	byKey map[string]*patched
-	byID  map[file]*fspf.Entry
+	byID  map[file]*patched
 	used  uint64
 	// names holds each program's PT_INTERP, so that starting it again does not need its content again.
 	names map[string]string
@@ -36,15 +36,24 @@ type programs struct {
 type patched struct {
 	entry *fspf.Entry
 	fd    int
-	id    file
+	// slot is the descriptor at which its interpreter is expected.
+	slot int
+	id   file
 }
 
 func newPrograms(s *Supervisor) *programs {
-	return &programs{Supervisor: s, byKey: make(map[string]*patched), byID: make(map[file]*fspf.Entry), names: make(map[string]string)}
+	return &programs{Supervisor: s, byKey: make(map[string]*patched), byID: make(map[file]*patched), names: make(map[string]string)}
 }
 
 // entry returns what a running or mapped inode is a program of, or nil.
 func (p *programs) entry(id file) *fspf.Entry {
+	if found := p.running(id); found != nil {
+		return found.entry
+	}
+	return nil
+}
+
+func (p *programs) running(id file) *patched {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	return p.byID[id]
@@ -177,8 +186,8 @@ func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
 	if err := syscall.Fstat(kept, &details); err != nil {
 		return -1, err
 	}
-	made := &patched{entry: entry, fd: kept, id: file{uint64(details.Dev), details.Ino}}
-	p.byKey[key], p.byID[made.id] = made, entry
+	made := &patched{entry: entry, fd: kept, slot: descriptor, id: file{uint64(details.Dev), details.Ino}}
+	p.byKey[key], p.byID[made.id] = made, made
 	p.used += entry.Size
 	return sys.Reopen(kept, syscall.O_RDONLY)
 }

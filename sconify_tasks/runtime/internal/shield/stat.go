@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"sconify.local/runtime/internal/entry"
 	"sconify.local/runtime/internal/fspf"
 	"sconify.local/runtime/internal/resolve"
 	"sconify.local/runtime/internal/sys"
@@ -184,8 +185,8 @@ func (t *target) handleReadlink(what *call) answer {
 		return result
 	}
 	switch {
-	case found.Native && len(found.Path) > len(magicPrefix) && found.Path[:len(magicPrefix)] == magicPrefix:
-		return t.handleMagicLink(what, found.Path)
+	case found.Path == entry.Name:
+		return t.handleStart()
 	case found.Native:
 		if text := t.logicalLink(found.Path); text != "" {
 			return t.giveText(what, text)

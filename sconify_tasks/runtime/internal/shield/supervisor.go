@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"sconify.local/runtime/internal/binaryfs"
+	"sconify.local/runtime/internal/entry"
 	"sconify.local/runtime/internal/fspf"
 	"sconify.local/runtime/internal/log"
 	"sconify.local/runtime/internal/resolve"
@@ -210,7 +211,7 @@ func (t *target) locate(dir, path int, options resolve.Options) (found place, do
 	if name == "" { // ENOENT, or AT_EMPTY_PATH
 		return found, true, proceed
 	}
-	if strings.HasPrefix(name, magicPrefix) {
+	if name == entry.Name {
 		found.Path, found.Native = name, true
 		return found, false, proceed
 	}

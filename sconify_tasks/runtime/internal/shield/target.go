@@ -145,6 +145,16 @@ func (t *target) readlinkOf(name string) (string, syscall.Errno) {
 	return text, errno
 }
 
+// readProc reads a file of the caller's /proc entries.
+func (t *target) readProc(leaf string) ([]byte, syscall.Errno) {
+	var content []byte
+	errno := t.as(func() (err error) {
+		content, err = os.ReadFile(t.proc(leaf))
+		return err
+	})
+	return content, errno
+}
+
 // base returns where a relative path starts. native means that the kernel gives the right error by itself.
 func (t *target) base(dir int32) (text string, native bool, errno syscall.Errno) {
 	leaf := "cwd"
