@@ -47,7 +47,7 @@ def find_go() -> str:
 
 
 def compile_one(root: Path, architecture: str, output: Path) -> Path:
-    """Compile the runtime for one architecture. The kernel enters it at its own entry, before Go's (see runtime/internal/entry)."""
+    """Compile the runtime for one architecture. The kernel enters it at an entry of its own (see runtime/internal/entry)."""
     flags = ["-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -E _sconify_start"]
     subprocess.run(
         [find_go(), "build", *flags, "-o", str(output), "./cmd/runtime"],

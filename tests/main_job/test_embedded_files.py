@@ -237,3 +237,34 @@ def test_without_a_file_system_in_memory_the_start_says_what_to_do(embedded, con
 def test_memory_that_is_full_is_said(embedded, containers):
     ended = containers.run(embedded, "tell(full=attempt(open('/tmp/big', 'wb', 0).write, bytes(9 << 20)))", "--shm-size=4m")
     assert ended.told["full"] == "No space left on device" or ended.told["full"] < 9 << 20
+
+
+def test_who_drops_root_has_the_rights_of_its_groups_in_memory_and_none_of_the_containers(embedded, containers):
+    program = """
+import json, os
+for name, group in (("shared", 33), ("ours", 44)):
+    os.mkdir(f"/app/{name}"); os.chown(f"/app/{name}", 0, group); os.chmod(f"/app/{name}", 0o770)
+os.mkdir("/app/mine"); os.chown("/app/mine", 1000, 1000); os.chmod("/app/mine", 0o700)
+def attempt(name):
+    try:
+        open(f"/app/{name}/file", "w").write(name)
+    except OSError as error:
+        return error.strerror
+    at = os.stat(f"/app/{name}/file")
+    return [open(f"/app/{name}/file").read(), at.st_uid, at.st_gid]
+def dropped(groups):
+    out, into = os.pipe()
+    if os.fork() == 0:
+        os.setgroups(groups); os.setgid(1000); os.setuid(1000)
+        told = [attempt("shared"), attempt("ours"), attempt("mine"), os.access("/app/shared", os.W_OK)]
+        os.write(into, json.dumps(told).encode())
+        os._exit(0)
+    os.wait()
+    return json.loads(os.read(out, 4096))
+tell(none=dropped([]), one=dropped([33]), root=attempt("shared"))
+"""
+    run = containers.run(embedded, program, "--group-add=44")
+    mine = ["mine", 1000, 1000]
+    assert run.told["none"] == ["Permission denied", "Permission denied", mine, False]
+    assert run.told["one"] == [["shared", 1000, 1000], "Permission denied", mine, True]
+    assert run.told["root"][0] == "shared"

@@ -84,12 +84,10 @@ func (t *target) handleBind(what *call) answer {
 
 // handleXattr answers from the manifest.
 func (t *target) handleXattr(what *call) answer {
-	found, done, result := t.locate(what.dir, what.path, resolve.Options{Follow: !t.nofollow(what)})
+	found, done, result := t.protected(what)
 	switch {
 	case done:
 		return result
-	case found.Native:
-		return proceed
 	case found.Missing:
 		return fail(syscall.ENOENT)
 	}

@@ -23,11 +23,20 @@ func (t *target) view() resolve.View {
 	return view
 }
 
-// as the caller: a file that is made is the caller's, and the kernel checks the caller's rights.
+// as the caller: a file that is made is the caller's, and the kernel checks the caller's rights, those of its
+// supplementary groups among them, and none of our own.
 func (t *target) asCaller(access func() error) syscall.Errno {
-	if who := t.credentials(); t.root && (who.euid != 0 || who.egid != 0) {
-		uid, gid := sys.SetFilesystemIDs(who.euid, who.egid)
-		defer sys.SetFilesystemIDs(uid, gid)
+	if who := t.credentials(); t.root {
+		if own := ownIdentity().groups; !slices.Equal(who.groups, own) {
+			if errno := sys.SetGroups(who.groups); errno != 0 {
+				return errno
+			}
+			defer sys.SetGroups(own)
+		}
+		if who.euid != 0 || who.egid != 0 {
+			uid, gid := sys.SetFilesystemIDs(who.euid, who.egid)
+			defer sys.SetFilesystemIDs(uid, gid)
+		}
 	}
 	if err := access(); err != nil {
 		return errnoOf(err)

@@ -23,13 +23,19 @@ func (t *target) nofollow(what *call) bool {
 	return what.flags != none && t.args[what.flags]&sys.AtSymlinkNofollow != 0
 }
 
+// protected resolves the path of a call; done unless it leads into the manifest.
+func (t *target) protected(what *call) (found place, done bool, result answer) {
+	found, done, result = t.locate(what.dir, what.path, resolve.Options{Follow: !t.nofollow(what)})
+	if !done && found.Native {
+		return found, true, proceed
+	}
+	return found, done, result
+}
+
 func (t *target) handleStat(what *call) answer {
-	found, done, result := t.locate(what.dir, what.path, resolve.Options{Follow: !t.nofollow(what)})
-	switch {
-	case done:
+	found, done, result := t.protected(what)
+	if done {
 		return result
-	case found.Native:
-		return proceed
 	}
 	if t.overlaid(found) {
 		if result, decided := t.statOverlaid(what, found); decided {
@@ -155,12 +161,10 @@ func statx(details *syscall.Stat_t) []byte {
 }
 
 func (t *target) handleAccess(what *call) answer {
-	found, done, result := t.locate(what.dir, what.path, resolve.Options{Follow: !t.nofollow(what)})
+	found, done, result := t.protected(what)
 	switch {
 	case done:
 		return result
-	case found.Native:
-		return proceed
 	case t.overlaid(found):
 		return t.accessOverlaid(found, uint32(t.args[what.mode])&7)
 	case found.Missing:

@@ -231,6 +231,12 @@ func SetFilesystemIDs(uid, gid uint32) (oldUID, oldGID uint32) {
 	return uint32(u), uint32(g)
 }
 
+// SetGroups sets the supplementary groups of the calling thread alone, which must be locked.
+func SetGroups(groups []uint32) syscall.Errno {
+	_, _, errno := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	return errno
+}
+
 // Undumpable keeps same-user processes from reading this one's memory through /proc.
 func Undumpable() { _, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prDumpable, 0, 0) }
 
