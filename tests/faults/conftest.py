@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from build.conftest import native, place, program
-from build.small_image import Place, make_native
+from build.small_image import make_native
 from faults.failing import HERE, Zygote
+from faults.scenarios import Scenario, image_words, project_words, scenario
+from parts.need import Need
 
 __all__ = ["native", "place", "program"]
 
 
 @pytest.fixture(scope="session")
-def library(need, tmp_path_factory) -> Path:
+def library(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """faults.c, compiled."""
     built = tmp_path_factory.mktemp("faults") / "faults.so"
     words = [need("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", built, HERE / "faults.c", "-ldl"]
@@ -21,24 +24,25 @@ def library(need, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def zygote(library):
+def zygote(library: Path) -> Iterator[Zygote]:
     found = Zygote(library)
     yield found
     found.close()
 
 
 @pytest.fixture(scope="module")
-def image(program, tmp_path_factory) -> Path:
+def image(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A native image that is only read."""
     return make_native(tmp_path_factory.mktemp("image") / "native", program)
 
 
 @pytest.fixture(scope="module")
-def good(zygote, image, tmp_path_factory) -> Place:
-    """A place where all went well."""
-    folder = tmp_path_factory.mktemp("good") / "place"
-    folder.mkdir()
-    found = Place(folder=folder)
-    ended = zygote.run(found, image)
-    assert ended.code == 0, ended.stderr
-    return found
+def one_image(zygote: Zygote, image: Path) -> Iterator[Scenario]:
+    with scenario(zygote, image, image_words(image)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def project(zygote: Zygote, image: Path) -> Iterator[Scenario]:
+    with scenario(zygote, image, project_words(image, "-n", "1")) as found:
+        yield found

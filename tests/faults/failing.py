@@ -1,4 +1,4 @@
-"""Runs of the program on a disk that fails, or on a machine that dies, at a chosen write."""
+"""Runs of the program on a disk that fails, on a machine that dies, or interrupted, at a chosen write."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from build.small_image import Place
-from cli.commands import Ended, arguments, variables
+from cli.commands import Ended, variables
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """At the `at`-th write: `error`, from then on if it `stays`; or the end of the process. `at` 0 is never."""
+    """At the `at`-th write: `error`, from then on if it `stays`; or a `signal` to the process. `at` 0 is never."""
 
     at: int = 0
     error: int = 0
     stays: bool = False
-    kills: bool = False
+    signal: int = 0
 
 
 NONE = Fault()
 
 
 class Zygote:
-    """See `zygote.py`."""
+    """See `zygote.py`. Each has a processor of its own where there are as many as test processes."""
 
     def __init__(self, library: Path) -> None:
         self._library = library
+        self._loaded = False
+        cpus = sorted(os.sched_getaffinity(0))
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self._cpus = cpus[worker % len(cpus) :] + cpus[: worker % len(cpus)]
         self._process = subprocess.Popen(
             [sys.executable, HERE / "zygote.py"],
             stdin=subprocess.PIPE,
@@ -44,36 +49,46 @@ class Zygote:
     def run(
         self,
         place: Place,
-        native: Path,
+        words: Sequence[str],
         fault: Fault = NONE,
         *,
         cpus: int = 1,
         log: Path | None = None,
-        more: tuple[str, ...] = (),
+        more: Mapping[str, str] | None = None,
     ) -> Ended:
-        """One run, on one processor unless told otherwise: then writes come in the same order every time."""
+        """One run, on one processor unless told otherwise: then writes come in the same order every time.
+
+        `log` gets a line for every write from the fault on; for all where there is none. `more` are variables, where an
+        empty one is not set.
+        """
         out, errors = place.folder.with_suffix(".stdout"), place.folder.with_suffix(".stderr")
+        set_to = variables(place, **(more or {}))
         order = {
-            "words": arguments(native, place, *more),
+            "words": list(words),
             "folder": str(place.folder),
-            "variables": variables(place),
+            "variables": {name: value for name, value in set_to.items() if value},
             "stdout": str(out),
             "stderr": str(errors),
             "library": str(self._library),
             "below": str(place.folder),
-            "cpus": cpus,
+            "cpus": self._cpus[:cpus],
             "at": fault.at or -1,
             "error": fault.error,
             "stays": int(fault.stays),
-            "kills": int(fault.kills),
+            "signal": fault.signal,
             "log": str(log or ""),
+            "modules": "" if self._loaded else str(place.folder.with_suffix(".modules")),
         }
+        self._loaded = True
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        return Ended(code=int(answer), stdout=out.read_text(), stderr=errors.read_text())
+        ended = Ended(code=int(answer), stdout=out.read_text(), stderr=errors.read_text())
+        out.unlink()
+        errors.unlink()
+        return ended
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -1,9 +1,10 @@
 /* A disk that fails, or a machine that dies, at a chosen moment: loaded into a process with LD_PRELOAD.
  *
  * Once armed (fault_arm), counts the calls that change anything below some folders (a colon-separated list), over all threads.
- * The call of a chosen number fails with a chosen error, and all later ones if it is to stay; or the process dies before it by
- * SIGKILL. Each counted call is a line in the log, if there is to be one. Everything that writes goes through the C library
- * (CPython, SQLite, OpenSSL's files); a test compares the log with what the kernel was asked (strace).
+ * The call of a chosen number fails with a chosen error, and all later ones if it is to stay: then, as on a disk that fills up,
+ * a write of more than one byte first does half of it. Or the process gets a signal before the call. Each counted call from the
+ * chosen one on is a line in the log, if there is to be one. Everything that writes goes through the C library (CPython, SQLite,
+ * OpenSSL's files); a test compares the log with what the kernel was asked (strace).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,17 +26,17 @@
 
 static atomic_long calls;
 static long at = -1;
-static int error, stays, kills, log_to = -1;
+static int error, stays, by_signal, log_to = -1;
 static char folder_list[PATH_MAX];
 static const char *folders;
 
 /* Count anew from now on, in this process. */
-void fault_arm(const char *below_folders, long number, int with_error, int from_then_on, int by_killing, const char *log) {
+void fault_arm(const char *below_folders, long number, int with_error, int from_then_on, int signal_number, const char *log) {
     calls = 0;
     at = number;
     error = with_error;
     stays = from_then_on;
-    kills = by_killing;
+    by_signal = signal_number;
     if (log && *log) log_to = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     snprintf(folder_list, sizeof folder_list, "%s", below_folders);
     folders = folder_list;
@@ -66,28 +67,31 @@ static int absolute(int folder, const char *path, char *into) {
     return snprintf(into + length, (size_t)(PATH_MAX - length), "/%s", path) < PATH_MAX - length;
 }
 
-/* Whether the call is to fail, with errno set. */
+/* Whether the call is to fail, with errno set: 2 for the chosen one, 1 for a later one. */
 static int fails(const char *name, const char *path) {
     if (!folders || !below(path)) return 0;
     long number = ++calls;
-    if (log_to >= 0) {
+    if (log_to >= 0 && number >= at) {
         char line[PATH_MAX + 64];
         int length = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
         if (syscall(SYS_write, log_to, line, length) < 0) abort();
     }
     if (at < 0 || (number != at && !(stays && number > at))) return 0;
-    if (kills) syscall(SYS_kill, getpid(), SIGKILL);
+    if (by_signal) {
+        syscall(SYS_kill, getpid(), by_signal);
+        return 0;
+    }
     errno = error;
-    return 1;
+    return number == at ? 2 : 1;
 }
 
 static int fails_at(const char *name, int folder, const char *path) {
     char full[PATH_MAX];
     int before = errno;
     if (!path || !absolute(folder, path, full)) return 0;
-    if (fails(name, full)) return 1;
-    errno = before;
-    return 0;
+    int failed = fails(name, full);
+    if (!failed) errno = before;
+    return failed;
 }
 
 static int fails_fd(const char *name, int descriptor) {
@@ -100,9 +104,9 @@ static int fails_fd(const char *name, int descriptor) {
         return 0;
     }
     full[length] = 0;
-    if (fails(name, full)) return 1;
-    errno = before;
-    return 0;
+    int failed = fails(name, full);
+    if (!failed) errno = before;
+    return failed;
 }
 
 #define REAL(name) \
@@ -114,9 +118,19 @@ static int fails_fd(const char *name, int descriptor) {
         REAL(name); \
         return fails_fd(#name, descriptor) ? (type)-1 : real arguments; \
     }
-ON_DESCRIPTOR(ssize_t, write, fd, (int fd, const void *data, size_t size), (fd, data, size))
-ON_DESCRIPTOR(ssize_t, pwrite, fd, (int fd, const void *data, size_t size, off_t offset), (fd, data, size, offset))
-ON_DESCRIPTOR(ssize_t, pwrite64, fd, (int fd, const void *data, size_t size, off64_t offset), (fd, data, size, offset))
+
+#define WRITES(name, parameters, arguments) \
+    ssize_t name parameters { \
+        REAL(name); \
+        int failed = fails_fd(#name, fd); \
+        if (failed != 2 || !stays || size < 2) return failed ? -1 : real arguments; \
+        size /= 2; \
+        return real arguments; \
+    }
+WRITES(write, (int fd, const void *data, size_t size), (fd, data, size))
+WRITES(pwrite, (int fd, const void *data, size_t size, off_t offset), (fd, data, size, offset))
+WRITES(pwrite64, (int fd, const void *data, size_t size, off64_t offset), (fd, data, size, offset))
+
 ON_DESCRIPTOR(ssize_t, writev, fd, (int fd, const struct iovec *parts, int count), (fd, parts, count))
 ON_DESCRIPTOR(ssize_t, pwritev, fd, (int fd, const struct iovec *parts, int count, off_t offset), (fd, parts, count, offset))
 ON_DESCRIPTOR(ssize_t, copy_file_range, to, (int from, off64_t *from_offset, int to, off64_t *offset, size_t size, unsigned flags),
@@ -152,7 +166,7 @@ ON_PATH(utimensat, folder, path, (int folder, const char *path, const struct tim
 #define REMOVES(name, folder, path, parameters, arguments) \
     int name parameters { \
         REAL(name); \
-        return kills && fails_at(#name, folder, path) ? -1 : real arguments; \
+        return by_signal && fails_at(#name, folder, path) ? -1 : real arguments; \
     }
 REMOVES(unlink, AT_FDCWD, path, (const char *path), (path))
 REMOVES(unlinkat, folder, path, (int folder, const char *path, int flags), (folder, path, flags))

@@ -1,7 +1,7 @@
 """A disk that is full or broken at any write: exit code 1 and a clear line, nothing half, and the next build is right.
 
-Of the writes a sample is tried, evenly spread: SCONIFY_TESTS_FAULTS of them in each test, or all where that is more. The seed is
-printed.
+SCONIFY_TESTS_FAULTS writes are tried in each test, evenly spread; all where that is not less. docs/crashes.md has the figures
+of all.
 """
 
 from __future__ import annotations
@@ -9,84 +9,68 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import subprocess
 from collections import Counter
 
 import pytest
-from build.small_image import Place
-from cli.commands import BIN, arguments, variables
+from cli.commands import BIN, variables
 from faults.failing import Fault, sample
+from faults.scenarios import delivered, left_nothing_readable
 
-from sconify_cache.gc import verify
-from sconify_cache.house import open_house
 from sconify_tasks.image.validate import validate
 
-POINTS = int(os.environ.get("SCONIFY_TESTS_FAULTS", "10"))
+POINTS = int(os.environ.get("SCONIFY_TESTS_FAULTS", "8"))
 SEED = 20261123
 DATABASE = re.compile(r"\.(db|sqlite)\b")
+# What SQLite makes of an error depends on where it happens: a write, a sync, a file that can't be opened.
+OF_DATABASES = "is full|disk I/O error|unable to open|readonly database"
+# What is not what a run is for goes on without it, and says so.
+GOES_ON = re.compile(r"/(shared-cache|events|trace|settled|stat)\b")
 
 
-def fresh(good, tmp_path, number) -> Place:
-    return good.beside(tmp_path / f"at-{number}")
-
-
-def writes(zygote, image, good, tmp_path, *, kills=False) -> list[str]:
-    """What a build writes: a line a call."""
-    place = fresh(good, tmp_path, "none")
-    log = tmp_path / "log"
-    ended = zygote.run(place, image, Fault(at=0, kills=kills), log=log)
-    assert ended.code == 0, ended.stderr
-    return log.read_text().splitlines()
-
-
-def is_sound(zygote, image, place, good) -> None:
-    """The next build ends well, with what a clean build gives, and leaves no scraps."""
-    ended = zygote.run(place, image)
-    assert ended.code == 0, ended.stderr
-    validate(place.layout, "small")
-    assert place.image_digest() == good.image_digest()
-    assert list((place.cache / "store" / "tmp").iterdir()) == []
-    assert [path.name for path in place.resources.iterdir() if path.name.startswith(".")] == []
-    assert [path.name for path in place.layout.rglob(".sconify-*")] == []
-    house = open_house(place.cache)
-    found = verify(house.store, index=house.index, repair=False)
-    house.close()
-    assert (found.damaged, found.incomplete) == ((), 0)
-
-
+# A disk that fills up stays full; a bad sector is one. The other two ways are tried too.
 @pytest.mark.parametrize("stays", [True, False], ids=["from-then-on", "once"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-def test_every_write_may_fail(zygote, image, good, tmp_path, number, stays):  # noqa: PLR0917
-    calls = writes(zygote, image, good, tmp_path)
-    codes = Counter()
-    wrong = []
+@pytest.mark.parametrize("door", ["one_image", "project"])
+def test_every_write_may_fail(request, door, number, stays):
+    scenario = request.getfixturevalue(door)
+    calls = scenario.writes()
+    codes, kinds, wrong = Counter(), Counter(), []
     for at in sample(POINTS, len(calls), seed=SEED + number):
-        place = fresh(good, tmp_path, at)
-        ended = zygote.run(place, image, Fault(at=at, error=number, stays=stays))
-        codes[ended.code] += 1
+        hit = scenario.folder / "hit"
+        hit.unlink(missing_ok=True)
+        said = ""
         try:
-            ended_clearly(ended, place, good, number)
-            is_sound(zygote, image, place, good)
+            with scenario.fresh(f"{at}-{number}-{int(stays)}") as place:
+                ended = scenario.run(place, Fault(at=at, error=number, stays=stays), log=hit)
+                said = ended.stderr
+                first = hit.read_text().splitlines()[:1]  # none: this run wrote less than the one that was counted
+                codes[ended.code if first else "not reached"] += 1
+                kinds[first[0].split()[1] if first else "not reached"] += 1
+                ended_clearly(ended, place, scenario.good, number)
+                scenario.is_sound(place)
         except Exception as error:  # noqa: BLE001 - all of them are to be seen
-            wrong.append(f"{calls[at - 1]}: {type(error).__name__}: {error}\n{ended.stderr[-1500:]}")
-        shutil.rmtree(place.folder)
-    print(f"seed {SEED + number}: {len(calls)} writes, {sum(codes.values())} tried, exit codes {dict(codes)}")  # noqa: T201
+            wrong.append(f"{at}: {calls[at - 1]}: {type(error).__name__}: {str(error)[:1500]}\n{said[-1500:]}")
+            print(wrong[-1], flush=True)  # noqa: T201 - a run of all takes long
+    print(f"seed {SEED + number}: {len(calls)} writes, {codes.total()} tried, exit codes {dict(codes)}, {dict(kinds)}")  # noqa: T201
     assert not wrong, "\n\n".join(wrong)
     assert codes[1] > 0
+    assert codes["not reached"] <= 0.05 * codes.total() + 1
 
 
 def ended_clearly(ended, place, good, number) -> None:
     assert ended.code in (0, 1)
-    assert "Traceback" not in ended.stderr
+    for sign in ("Traceback", "Exception ignored", "Fatal Python"):
+        assert sign not in ended.stderr
+    left_nothing_readable(place)
     if ended.code == 0:
-        assert place.image_digest() == good.image_digest()
+        assert ended.stdout
+        assert delivered(place) == delivered(good)
         return
     assert ended.stdout == ""
     (line,) = ended.errors
-    # What SQLite makes of it depends on where it happens: a write, a sync, a file that can't be opened.
-    database = "is full|disk I/O error|unable to open|readonly database" if DATABASE.search(line) else os.strerror(number)
-    assert re.search(f"{database}|{os.strerror(number)}", line), line
+    reasons = f"{OF_DATABASES}|{os.strerror(number)}" if DATABASE.search(line) else os.strerror(number)
+    assert re.search(reasons, line), line
     assert re.search(r": \S", line)
     if (place.layout / "index.json").exists():
         validate(place.layout, "small")
@@ -95,15 +79,15 @@ def ended_clearly(ended, place, good, number) -> None:
         assert not place.session.exists()
 
 
-def test_what_is_counted_is_what_the_kernel_is_asked(image, good, tmp_path, need, zygote):
-    calls = writes(zygote, image, good, tmp_path)
-    place = fresh(good, tmp_path, "traced")
+def test_what_is_counted_is_what_the_kernel_is_asked(one_image, tmp_path, need):
+    calls = one_image.writes()
     trace = tmp_path / "trace"
     kinds = "write,pwrite64,writev,pwritev,copy_file_range,sendfile,fsync,fdatasync,ftruncate,rename,link,linkat,mkdir"
     words = [need("strace"), "-f", "-qq", "-y", "-e", f"trace={kinds}", "-o", trace]
-    words += ["taskset", "-c", str(min(os.sched_getaffinity(0))), BIN / "sconify_image", *arguments(image, place)[1:]]
-    subprocess.run(words, cwd=place.folder, env=variables(place), check=True, capture_output=True)
-    asked = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines() if str(place.folder) in line]
+    with one_image.fresh("traced") as place:
+        words += ["taskset", "-c", str(min(os.sched_getaffinity(0))), BIN / "sconify_image", *one_image.words(place)[1:]]
+        subprocess.run(words, cwd=place.folder, env=variables(place), check=True, capture_output=True)
+        asked = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines() if str(place.folder) in line]
     for databases in (False, True):
         traced = Counter(line.split("(")[0] for line in asked if bool(DATABASE.search(line)) == databases)
         counted = Counter(line.split()[1].removesuffix("64") for line in calls if bool(DATABASE.search(line)) == databases)

@@ -1,6 +1,7 @@
-"""A process that has loaded the program, and becomes one run of `sconify_image` for every line it is sent (JSON, on stdin).
+"""A process that has loaded the program, and becomes one run of it for every line it is sent (JSON, on stdin).
 
-Started with faults.c preloaded. The child is what the console script is, but for the time that the imports cost.
+Started with faults.c preloaded. The child is what the console script is, but for the time that the imports cost: the first
+run says what it loaded, and the process loads that for all that follow.
 """
 
 from __future__ import annotations
@@ -10,19 +11,12 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-PROGRAM = (
-    "sconify_dodo.cli",
-    "sconify_dodo.front",
-    "sconify_dodo.tasks",
-    "sconify_tasks.world",
-    "diskcache",
-    "cryptography.hazmat.primitives.ciphers.aead",
-    "sconify_tasks.cas.embedded",
-)
+MAINS = {"sconify_image": "sconify_dodo.cli", "doit": "doit.__main__"}
 
 
 def become(order: dict[str, Any]) -> int:
@@ -35,26 +29,32 @@ def become(order: dict[str, Any]) -> int:
         opened = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
-    if order["cpus"]:
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: order["cpus"]]))
+    os.sched_setaffinity(0, order["cpus"])
     library = ctypes.CDLL(order["library"])
     library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
     log = order["log"].encode()
-    library.fault_arm(order["below"].encode(), order["at"], order["error"], order["stays"], order["kills"], log)
+    library.fault_arm(order["below"].encode(), order["at"], order["error"], order["stays"], order["signal"], log)
     sys.argv = order["words"]
-    return int(import_module("sconify_dodo.cli").main())
+    try:
+        return int(import_module(MAINS[sys.argv[0]]).main() or 0)
+    finally:
+        if order["modules"]:
+            Path(order["modules"]).write_text("\n".join(sys.modules))
 
 
 def serve() -> None:
     """Answer each order with how its run ended."""
-    for name in PROGRAM:
-        import_module(name)
     for line in sys.stdin:
+        order = json.loads(line)
         child = os.fork()
         if child == 0:
             sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for the rest of the process
-            sys.exit(become(json.loads(line)))
+            sys.exit(become(order))
         _, status = os.waitpid(child, 0)
+        if order["modules"]:
+            for name in Path(order["modules"]).read_text().splitlines():
+                with suppress(ImportError):
+                    import_module(name)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 
