@@ -20,6 +20,7 @@ from typing import Any, Final
 from sconify_cache.limits import age, size
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import SconifyError, VerificationError
+from sconify_tasks.ui import lines
 
 _STEP: Final = 1024
 _Answer = dict[str, Any]
@@ -33,14 +34,14 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "sconify-cache")
     try:
         answer, text = command(folder.absolute(), words)
     except SconifyError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        lines(sys.stderr).error(error)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     sys.stdout.write((json.dumps(answer, sort_keys=True) if words.json else text) + "\n")
     if answer.get("damaged") and not getattr(words, "repair", False):
         refused = VerificationError("the cache is damaged", hint="--repair puts aside what is; the next build makes it again")
-        sys.stderr.write(f"Error: {refused}\n")
+        lines(sys.stderr).error(refused)
         return refused.exit_code
     return 0
 

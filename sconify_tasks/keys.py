@@ -6,6 +6,7 @@ Derivation is HKDF-SHA256 (RFC 5869) with one label per purpose, so that no two 
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def known_root_key(state: Path, *, given: str | None = None) -> bytes | None:
 
 
 def _read_private(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would block
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UsageError(f"{path} is not a regular file", hint="a root key is read from a file of 64 hex digits")
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise UsageError(f"{path} is readable by others", hint=f"chmod 600 {path}")
         return file.read(4096)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from sconify_cache.folder import database_error, make_private, store_error
 _BUSY_SECONDS: Final = 60
 _SELECT: Final = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = 1 AND filename IS NULL"
 _SELECT_NEXT: Final = "SELECT rowid, key, value, store_time FROM Cache WHERE raw = 1 AND rowid > ? ORDER BY rowid LIMIT ?"
+_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BATCH: Final = 500
 _SPARSE_PAGES: Final = 1024
 _SETTINGS: Final = {
@@ -106,16 +108,36 @@ class Index:
 
     def write(self, name: str, text: str) -> None:
         """Keep a text. Returns when it would survive kill -9."""
-        writer = self._opened()
-        with _sql_errors(self._file):
-            writer.set(name, text, retry=True)
+        self._patiently(lambda writer: writer.set(name, text))
 
     def delete(self, names: Iterable[str]) -> None:
         """Forget names, all or none."""
+
+        def forget(writer: Any) -> None:
+            with writer.transact():
+                for name in names:
+                    writer.delete(name)
+
+        self._patiently(forget)
+
+    def _patiently(self, work: Callable[[Any], object]) -> None:
+        """Write through diskcache, and wait for locks only: left to itself it retries for ever, a full disk too."""
         writer = self._opened()
-        with _sql_errors(self._file), writer.transact(retry=True):
-            for name in names:
-                writer.delete(name, retry=True)
+        from diskcache import Timeout
+
+        deadline = time.monotonic() + _BUSY_SECONDS
+        with _sql_errors(self._file):
+            while True:
+                try:
+                    work(writer)
+                except Timeout as timeout:  # what it makes of any error with which a transaction can't begin
+                    reason = timeout.__context__
+                    if not isinstance(reason, sqlite3.Error):
+                        raise
+                    if reason.sqlite_errorcode & 0xFF not in _LOCKED or time.monotonic() > deadline:
+                        raise reason from None
+                else:
+                    return
 
     def compact(self) -> None:
         """Give pages that hold nothing back to the disk, where they are many. An index that is busy stays as it is."""

@@ -18,6 +18,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
+from sconify_tasks.ui import clean
+
 MAX_CONNECTIONS = 128
 # From the connection's first byte to the last byte of a request, and again from each reply to the end of the next request.
 REQUEST_SECONDS = 20.0
@@ -60,7 +62,7 @@ class Work:
 
     def bug(self, failure: Failure) -> None:
         """Report what should not have happened, without the request's content."""
-        self.log(f"internal error: {type(failure.value).__name__}: {failure.getErrorMessage()[:200]}")
+        self.log(f"internal error: {type(failure.value).__name__}: {clean(failure.getErrorMessage()[:200])}")
 
 
 class Deadline:

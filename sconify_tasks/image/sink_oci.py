@@ -95,7 +95,9 @@ class OciSink:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._blobs.mkdir(parents=True, exist_ok=True)
-        with (self._folder / _LOCK).open("a") as lock:
+        # Who else may write to the folder could have put a link or a FIFO there: neither is followed nor waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(self._folder / _LOCK, flags, 0o666)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for folder in (self._folder, self._blobs):
                 for left in folder.glob(_TEMPORARY + "*"):

@@ -42,12 +42,13 @@ def comparison_lines(found: Mapping[str, Any], names: tuple[str, str]) -> Iterat
 
 
 def _pairs(differences: Mapping[str, list[Any]]) -> Iterator[str]:
-    yield from (f"  {name}: {_shown(one)} -> {_shown(other)}" for name, (one, other) in differences.items())
+    yield from (f"  {clean(name)}: {_shown(one)} -> {_shown(other)}" for name, (one, other) in differences.items())
 
 
 def _aligned(values: Mapping[str, Any]) -> Iterator[str]:
-    width = max(map(len, values)) + 1
-    yield from (f"{name + ':':<{width}} {_shown(value)}" for name, value in values.items())
+    shown = {clean(name): _shown(value) for name, value in values.items()}
+    width = max(map(len, shown)) + 1
+    yield from (f"{name + ':':<{width}} {value}" for name, value in shown.items())
 
 
 def _shown(value: Any) -> str:

@@ -88,7 +88,7 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: dict[s
         # every run, so what this one delivered needs no second listing.
         if not all(build.holds(step) for step in effects if step.name != "deliver" or not watched.engine):
             return None
-    except (_Unknown, TooNewError, OSError, KeyError, ValueError):
+    except (_Unknown, TooNewError, OSError, LookupError, ValueError, TypeError, RecursionError):  # others may write there too
         return None
     return SettledImage(
         name=build.name,

@@ -25,7 +25,7 @@ images:
     allow-debug-mode: true, disable-pie-check: true}}
 """
 Tree = dict[str, tuple[int, bytes]]
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

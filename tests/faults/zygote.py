@@ -16,11 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+LONGEST = 120
 MAINS = {"sconify_image": "sconify_dodo.cli", "doit": "doit.__main__"}
 
 
 def become(order: dict[str, Any]) -> int:
-    """The run; returns its exit code."""
+    """The run; returns its exit code. One that hangs is ended."""
+    signal.alarm(LONGEST)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["folder"])
     os.environ.clear()
