@@ -235,19 +235,20 @@ def _own_sections(source: BinaryIO, header: bytearray, runtime: Path) -> tuple[l
         return [_NULL_HEADER, _SHDR.pack(_name(names, ".shstrtab"), _STRTAB, 0, 0, 0, 0, 0, 0, 1, 0)], names, 1
     if entry_size != _SHDR.size or count > _MAX_SECTIONS or names_index >= count:
         raise UsageError(f"the runtime {runtime.name} has an unusual section header table", hint="build the runtime again")
-    source.seek(offset)
-    table = source.read(count * _SHDR.size)
+    table = _read_at(source, offset, count * _SHDR.size, runtime)
     headers = [table[position : position + _SHDR.size] for position in range(0, len(table), _SHDR.size)]
-    if len(headers) != count or len(headers[-1]) != _SHDR.size:
-        raise UsageError(f"the runtime {runtime.name} is truncated", hint="build the runtime again")
     _, _, _, _, names_offset, names_size, *_ = _SHDR.unpack(headers[names_index])
     if names_size > _MAX_NAMES:
         raise UsageError(f"the runtime {runtime.name} has unusually many section names", hint="build the runtime again")
-    source.seek(names_offset)
-    names = bytearray(source.read(names_size))
-    if len(names) != names_size:
+    return headers, bytearray(_read_at(source, names_offset, names_size, runtime)), names_index
+
+
+def _read_at(source: BinaryIO, offset: int, size: int, runtime: Path) -> bytes:
+    """Read a part that the file says it has."""
+    if offset + size > os.fstat(source.fileno()).st_size:  # an offset may also be larger than any that can be sought
         raise UsageError(f"the runtime {runtime.name} is truncated", hint="build the runtime again")
-    return headers, names, names_index
+    source.seek(offset)
+    return source.read(size)
 
 
 def _name(names: bytearray, name: str) -> int:

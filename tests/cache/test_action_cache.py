@@ -283,3 +283,35 @@ def test_every_record_that_returned_survives_kill_9(tmp_path):
         survived += len(lines)
         cache.close()
     assert survived > 0
+
+
+def test_a_write_that_can_not_begin_ends_with_the_reason_rather_than_never(tmp_path):
+    texts = index.Index(tmp_path / "actions")
+    texts.write("first", "text")
+    log = tmp_path / "actions" / "cache.db-wal"
+    log.unlink()
+    log.mkdir()
+    ended = []
+
+    def write() -> None:
+        with pytest.raises(StoreError, match="unable to open database file"):
+            texts.write("second", "text")
+        ended.append(True)
+
+    # Another thread has a connection of its own, which is yet to open the log.
+    waiting = threading.Thread(target=write, daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert ended == [True]
+    log.rmdir()
+
+
+def test_a_write_waits_for_another_programs_lock(tmp_path):
+    texts = index.Index(tmp_path / "actions")
+    texts.write("first", "text")
+    other = sqlite3.connect(texts.file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.5, other.execute, ["COMMIT"]).start()
+    texts.write("second", "text")
+    assert texts.read("second") == "text"
+    other.close()

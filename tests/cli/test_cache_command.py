@@ -77,7 +77,7 @@ def test_damage_is_found_and_repaired_and_the_next_build_is_right(native, built)
     code, found, said = asked(built, "verify")
     assert code == 4
     assert found["damaged"] == [victim.parent.name + victim.name]
-    assert said.startswith("Error: the cache is damaged: --repair")
+    assert said.startswith("Error: the cache is damaged (--repair")
     code, found, _ = asked(built, "verify", "--repair")
     assert (code, len(found["damaged"])) == (0, 1)
     assert found["incomplete"] >= 1

@@ -153,3 +153,19 @@ def test_a_fifo_in_a_layout_does_not_block(tmp_path):
 def test_blanks_in_hex_do_not_stand_for_bytes(value):
     with pytest.raises(RefusedError):
         hex_bytes(value, 2, "it")
+
+
+@pytest.mark.parametrize("part", ["table", "names"])
+def test_a_runtime_whose_sections_lie_beyond_any_file_is_refused(tmp_path, part):
+    """Found by atheris: an offset that no file can be sought to."""
+    from sconify_tasks.sconified import write_sconified
+
+    data = bytearray(targets.elf_of([]))
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    (names,) = struct.unpack_from("<H", data, 0x3E)
+    struct.pack_into("<Q", data, 0x28 if part == "table" else table + 64 * names + 24, (1 << 64) - 1)
+    runtime = tmp_path / "runtime"
+    runtime.write_bytes(data)
+    with pytest.raises(UsageError):
+        write_sconified(runtime, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()

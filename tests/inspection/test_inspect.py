@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -107,9 +108,14 @@ def test_another_runtime_is_named_as_the_cause(made, binary, tmp_path):
 
 
 def test_embedded_files_are_all_to_be_seen_and_checked_and_a_changed_one_is_found(made, native, place, tmp_path):
+    hostile = os.fsencode(native / "app") + b"/\x1b]0;title\x07\r\x1b[2J\xff"
+    with open(hostile, "wb") as file:  # noqa: PTH123 - a name of bytes
+        file.write(b"one")
     given = {"binary_fs": True, "dir": (), "fs_dir": ("/app",)}
     assert convert(native, place, **given).code == 0
     (native / "app" / "secret").write_bytes(b"another content")
+    with open(hostile, "wb") as file:  # noqa: PTH123
+        file.write(b"two")
     assert convert(native, place, to=f"oci:{place.folder}/changed:small", **given).code == 0
     images = (f"oci:{place.layout}:small", f"oci:{place.folder}/changed:small")
     found = json.loads(look(made, "--json", images[0]).stdout)
@@ -118,8 +124,12 @@ def test_embedded_files_are_all_to_be_seen_and_checked_and_a_changed_one_is_foun
     assert found["embedded"]["count"] == len(found["embedded"]["files"])
     compared = json.loads(look(made, "--json", *images).stdout)
     assert list(compared["causes"]) == ["config.binary_fs"]
-    assert list(compared["embedded"]) == ["/app/secret"]
-    assert "embedded files that differ:\n  /app/secret: " in look(made, *images).stdout
+    assert list(compared["embedded"]) == ["/app/\x1b]0;title\x07\r\x1b[2J\\xff", "/app/secret"]
+    text = look(made, *images).stdout
+    assert "embedded files that differ:\n  /app/\\x1b]0;title\\x07\\r\\x1b[2J\\xff: " in text
+    assert "\n  /app/secret: " in text
+    # What a name says to a terminal stays a name.
+    assert not {"\x1b", "\x07", "\r"} & set(text + look(made, images[0]).stdout)
     image = OciSource(place.layout, "small")
     (tmp_path / "prog").write_bytes(image.read(b"/bin/prog", limit=1 << 26))
     image.close()
