@@ -18,7 +18,8 @@ def fuzz(name: str, seconds: str) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["sconify_tasks", "sconify_cache", "tarfile"]):
-        from fuzz.targets import TARGETS, scratch
+        from fuzz.scratch import scratch
+        from fuzz.targets import TARGETS
 
     from sconify_tasks.errors import SconifyError
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from fuzz.bounds import bounded
 from fuzz.mutations import damaged
-from fuzz.targets import TARGETS, scratch
+from fuzz.scratch import scratch
+from fuzz.targets import TARGETS
 from hypothesis import HealthCheck, given, seed, settings
 
 from sconify_tasks.errors import SconifyError

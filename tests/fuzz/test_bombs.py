@@ -9,7 +9,7 @@ import struct
 import tarfile
 
 import pytest
-from fuzz import targets
+from fuzz import binaries, images
 from fuzz.bounds import bounded
 
 from sconify_tasks import elf
@@ -91,7 +91,7 @@ def test_device_numbers_that_no_format_holds_are_refused(number):
 
 def test_a_section_table_of_huge_headers_is_not_read(tmp_path):
     """65535 headers of 65535 bytes, in a sparse file: four gigabytes that no layer has to carry."""
-    data = bytearray(targets.elf_of([]))
+    data = bytearray(binaries.elf_of([]))
     data[0x28:0x30] = struct.pack("<Q", 4096)
     data[0x3A:0x3E] = struct.pack("<HH", 65_535, 65_535)
     program = tmp_path / "program"
@@ -120,25 +120,25 @@ def test_names_that_are_pointed_into_again_and_again_are_refused():
 
 def test_indexes_that_name_one_index_again_and_again_are_refused(tmp_path):
     """Five levels of a thousand: 10^15 images."""
-    files = targets.layout(targets.config(), targets.layers()[0])
+    files = images.layout(images.config(), images.layers()[0])
     inner = files["index.json"]
     for _ in range(4):
-        files[f"blobs/sha256/{targets.sha256(inner)[7:]}"] = inner
-        inner = json.dumps({"manifests": [targets.descriptor("index.v1+json", inner)] * 900}).encode()
+        files[f"blobs/sha256/{images.sha256(inner)[7:]}"] = inner
+        inner = json.dumps({"manifests": [images.descriptor("index.v1+json", inner)] * 900}).encode()
     files["index.json"] = inner
     archive = tmp_path / "a.tar"
-    archive.write_bytes(targets.tar_of(files))
+    archive.write_bytes(images.tar_of(files))
     with bounded(seconds=20), pytest.raises(UsageError, match="too many indexes"):
         open_source(f"oci-archive:{archive}", docker=pytest.fail, default_oci_store=tmp_path)
 
 
 def test_a_config_that_is_named_again_and_again_is_read_once(tmp_path):
-    config = json.loads(targets.config())
+    config = json.loads(images.config())
     config["history"] = ["x" * 1000] * 1000
-    members = targets.docker_members(json.dumps(config).encode())
+    members = images.docker_members(json.dumps(config).encode())
     members["manifest.json"] = json.dumps([{"Config": "c.json", "Layers": ["l.tar"]}] * 9_000).encode()
     archive = tmp_path / "a.tar"
-    archive.write_bytes(targets.tar_of(members))
+    archive.write_bytes(images.tar_of(members))
     with bounded():
         open_source(f"docker-archive:{archive}", docker=pytest.fail, default_oci_store=tmp_path).close()
 
@@ -160,7 +160,7 @@ def test_a_runtime_whose_sections_lie_beyond_any_file_is_refused(tmp_path, part)
     """Found by atheris: an offset that no file can be sought to."""
     from sconify_tasks.sconified import write_sconified
 
-    data = bytearray(targets.elf_of([]))
+    data = bytearray(binaries.elf_of([]))
     (table,) = struct.unpack_from("<Q", data, 0x28)
     (names,) = struct.unpack_from("<H", data, 0x3E)
     struct.pack_into("<Q", data, 0x28 if part == "table" else table + 64 * names + 24, (1 << 64) - 1)
