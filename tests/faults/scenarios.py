@@ -24,7 +24,6 @@ images:
   small: {{from: "dir:{native}", to: "oci:{layout}:small", base: scratch, binary: /bin/prog, dir: [/app], plain: [/plain],
     allow-debug-mode: true, disable-pie-check: true}}
 """
-Tree = dict[str, tuple[int, bytes]]
 MEMORY = Path("/dev/shm")
 
 
@@ -73,6 +72,7 @@ def image_words(native: Path) -> Callable[[Place], list[str]]:
     """`sconify_image`, with a shared cache folder, an event log and a trace."""
 
     def words(place: Place) -> list[str]:
+        (place.folder / "shared-cache").mkdir(exist_ok=True)  # a build makes none
         ours = [f"--{name}={place.folder / name}" for name in ("shared-cache", "events", "trace")]
         return arguments(native, place, *ours)
 
@@ -105,15 +105,12 @@ def scenario(zygote: Zygote, native: Path, words: Callable[[Place], Sequence[str
         shutil.rmtree(folder)
 
 
-def delivered(place: Place) -> Tree:
-    """All that a build leaves to its user, but for lock files: modes and bytes, by path."""
-    found = {}
-    for top in (place.layout, place.resources):
-        for path in sorted(top.rglob("*")):
-            if path.name != ".sconify.lock":
-                content = b"" if path.is_dir() else path.read_bytes()
-                found[str(path.relative_to(place.folder))] = (path.stat().st_mode, content)
-    return found
+def delivered(place: Place) -> dict[str, bytes]:
+    """All that a build leaves to its user, but for lock files: bytes by path."""
+    assert place.session.stat().st_mode & 0o777 == 0o600
+    paths = [*place.layout.rglob("*"), *place.resources.rglob("*")]
+    files = [path for path in paths if path.is_file() and path.name != ".sconify.lock"]
+    return {str(path.relative_to(place.folder)): path.read_bytes() for path in files}
 
 
 def verified(place: Place) -> int:

@@ -1,7 +1,7 @@
 """A disk that is full or broken at any write: exit code 1 and a clear line, nothing half, and the next build is right.
 
-SCONIFY_TESTS_FAULTS writes are tried in each test, evenly spread; all where that is not less. docs/crashes.md has the figures
-of all.
+SCONIFY_TESTS_FAULTS writes are tried in each test, evenly spread; all where that is not less. docs/robustness.md has the
+figures of all.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ SEED = 20261123
 DATABASE = re.compile(r"\.(db|sqlite)\b")
 # What SQLite makes of an error depends on where it happens: a write, a sync, a file that can't be opened.
 OF_DATABASES = "is full|disk I/O error|unable to open|readonly database"
-# What is not what a run is for goes on without it, and says so.
-GOES_ON = re.compile(r"/(shared-cache|events|trace|settled|stat)\b")
 
 
 # A disk that fills up stays full; a bad sector is one. The other two ways are tried too.
