@@ -48,7 +48,7 @@ STEPS: tuple[Step, ...] = (
             "scripts": "binary.scripts",
             "config": "inspect.config",
         },
-        reads=_SELECTION | {"disable-copy-service-libraries"},
+        reads=_SELECTION | {"disable-copy-service-libraries", "disable-configuration-check"},
         secret=True,
     ),
     Step(

@@ -316,6 +316,11 @@ OPTIONS: tuple[Option, ...] = (
         DEFAULTS,
         "generate no LD_LIBRARY_PATH where neither the image nor --env sets one",
     ),
+    _flag(
+        "disable-configuration-check",
+        DEFAULTS,
+        "copy the configuration of a known service, readable in the image, without a word",
+    ),
     _flag("disable-pie-check", DEFAULTS, "take a binary that is not position-independent without a word"),
     # --- binary file system
     _flag("binary-fs", BINARY_FS, "embed the files in the binary, so that its measurement covers them"),

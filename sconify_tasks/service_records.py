@@ -116,17 +116,19 @@ PHP = ServiceRecord(
     binary=re.compile(_ANY + r"(?P<kind>php|php-cgi|php-fpm)(?P<version>[0-9]+(?:\.[0-9]+)?)?\Z"),
     libraries=(
         "{prefix}/lib/php",
-        "{prefix}/etc/php",
-        "{prefix}/etc/php-fpm.conf",
-        "{prefix}/etc/php-fpm.d",
         "/usr/lib/php",
         "/usr/lib/php{version}",
         "/usr/share/php",
         "/usr/share/php{version}",
-        "/etc/php/{version}",
-        "/etc/php{version}",
         *_USERS,
         "/usr/share/zoneinfo",  # Debian's PHP has no time zones of its own
+    ),
+    configuration=(
+        "{prefix}/etc/php",
+        "{prefix}/etc/php-fpm.conf",
+        "{prefix}/etc/php-fpm.d",
+        "/etc/php/{version}",
+        "/etc/php{version}",
     ),
     links=("{bin}/{kind}",),
     absent=("{bin}/php.ini", "{bin}/php-cli.ini", "{bin}/php-fpm-fcgi.ini", "{prefix}/lib/php.ini"),
@@ -143,12 +145,6 @@ NGINX = ServiceRecord(
         "/etc/nginx/modules",
         "/etc/nginx/modules-available",
         "/etc/nginx/modules-enabled",
-        # What of the configuration holds no keys; put /etc/nginx under --dir where it does.
-        "/etc/nginx/nginx.conf",
-        "/etc/nginx/conf.d",
-        "/etc/nginx/sites-available",
-        "/etc/nginx/sites-enabled",
-        "/etc/nginx/snippets",
         "/etc/nginx/mime.types",
         "/etc/nginx/fastcgi.conf",
         "/etc/nginx/fastcgi_params",
@@ -156,6 +152,14 @@ NGINX = ServiceRecord(
         "/etc/nginx/scgi_params",
         "/etc/nginx/uwsgi_params",
         *_USERS,
+    ),
+    # Not the whole of /etc/nginx: keys and password files lie there as well.
+    configuration=(
+        "/etc/nginx/nginx.conf",
+        "/etc/nginx/conf.d",
+        "/etc/nginx/sites-available",
+        "/etc/nginx/sites-enabled",
+        "/etc/nginx/snippets",
     ),
     directories=("/run", "/var/cache/nginx", "/var/lib/nginx", "/var/log/nginx"),
 )

@@ -21,15 +21,16 @@ class ServiceRecord:
     """How to recognise a service by its binary, and where its parts lie.
 
     Placeholders: `{bin}` the binary's directory, `{prefix}` the directory above it, `{triplet}` each of `TRIPLETS`, and
-    the pattern's named groups; a place with a group that is not there is left out. `directories` must exist for the
-    service to write to; they come along empty. `by_link` says that it looks for its parts beside the symlink it is started
-    by as well. `title` is what --help calls it.
+    the pattern's named groups; a place with a group that is not there is left out. `configuration` are those of the
+    libraries that people write passwords into. `directories` must exist for the service to write to; they come along empty.
+    `by_link` says that it looks for its parts beside the symlink it is started by as well. `title` is what --help calls it.
     """
 
     name: str
     title: str
     binary: re.Pattern[str]
     libraries: tuple[str, ...]
+    configuration: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Service:
 
     name: str
     libraries: tuple[bytes, ...]
+    configuration: tuple[bytes, ...]
     links: tuple[bytes, ...]
     absent: tuple[bytes, ...]
     directories: tuple[bytes, ...]
@@ -71,7 +73,8 @@ def detect(binary: str, known_as: Iterable[str] = ()) -> Service | None:
             places = [_places(path) | groups for path in (binary, *named)]
             return Service(
                 name=record.name,
-                libraries=_fill(record.libraries, places),
+                libraries=_fill((*record.libraries, *record.configuration), places),
+                configuration=_fill(record.configuration, places),
                 links=tuple(path for path in _fill(record.links, places[:1]) if path != binary.encode()),
                 absent=_fill(record.absent, places),
                 directories=_fill(record.directories, places),

@@ -34,7 +34,7 @@ def engine_errors(what: str) -> Iterator[None]:
     try:
         yield
     except errors.NotFound as error:
-        msg = f"{what}: {error.explanation or error}"
+        msg = f"{what}: {_once(str(error.explanation or error))}"
         raise UnavailableError(msg, hint="check the name, or pull or build the image first") from error
     except errors.APIError as error:
         msg = f"{what}: the engine says: {error.explanation or error}"
@@ -44,6 +44,13 @@ def engine_errors(what: str) -> Iterator[None]:
         raise UnavailableError(
             msg, hint="start the engine and check DOCKER_HOST, or use oci:DIR:TAG, which needs none"
         ) from error
+
+
+def _once(said: str) -> str:
+    """What the engine says; it says `no such image: NAME: No such image: NAME`."""
+    half = (len(said) - 2) // 2
+    first, second = said[:half], said[half + 2 :]
+    return second if said and first.lower() == second.lower() else said
 
 
 def _cause(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import outermost, shown
+from sconify_tasks.image.paths import outermost, shown, split
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.scan import earlier, scan
@@ -52,6 +52,8 @@ def run(context: Context) -> Outputs:
     if (layers := getattr(native, "layers_read", None)) is not None:
         context.count("layers read", layers)
         context.count("layers from the cache", len(native.diff_ids) - layers)
+    if known and not context.options.flag("disable-configuration-check"):
+        _warn_of_readable(context, known, found.public, regions)
     return Outputs(
         blobs={
             "secret": context.world.trees.put(found.secret),
@@ -73,6 +75,20 @@ def _pins(service: Service | None, native: SourceImage) -> set[bytes]:
     if service is None:
         return {*LOADER_FILES}
     return {*LOADER_FILES, *service.absent, *(path for path in service.libraries if find_path(native, path) is None)}
+
+
+def _warn_of_readable(context: Context, service: Service, public: list[ManifestEntry], regions: Regions) -> None:
+    """One line about configuration that is copied without being asked for: it is protected against change, not from eyes."""
+    files = (entry.path for entry in public if entry.meta.kind is Kind.FILE)
+    verified = (path for path in files if regions.protection(path) is Protection.AUTHENTICATED)
+    configuration = set(service.configuration)
+    readable = [path for path in verified if not configuration.isdisjoint(prefixes(path))]
+    if readable:
+        more = f" and {len(readable) - 1} more" if len(readable) > 1 else ""
+        context.warn(
+            f"{service.name}'s configuration is copied readable: {shown(readable[0])}{more}. Where there is a password or a key"
+            f" in it, encrypt it with --dir={shown(split(readable[0])[0])} (--disable-configuration-check: not a word of it)"
+        )
 
 
 def _is(entry: Entry | None, kind: Kind) -> bool:

@@ -212,6 +212,7 @@ def test_a_missing_image_is_named(engine):
     with pytest.raises(UnavailableError, match="no-such-image") as caught:
         DockerSource(engine.client, "no-such-image:1")
     assert caught.value.exit_code == 3
+    assert caught.value.message.lower().count("no such image") == 1
     assert "pull or build" in caught.value.hint
 
 

@@ -21,7 +21,7 @@ OURS = {
     *("cas-key", "platform", "toolchain", "key-epoch", "state", "cache", "shared-cache", "threads", "cas-root", "root-key"),
     *("explain", "events", "trace"),
     *("scone-signer-public-key", "scone-signer-passphrase-file", "enclave-mode", "isvprodid", "isvsvn", "signing-date"),
-    "attest-signer",
+    *("attest-signer", "disable-configuration-check"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
@@ -10,28 +11,82 @@ from contextlib import closing, contextmanager
 
 import pytest
 from services.conftest import LEAST, MODES, SECRET, USERS, free_port
+from services.fastcgi import ask
 
-SHA = "2d71"  # of "x"
+SHA = {"sha": "2d71"}  # of "x"
 SCRIPTS = {
-    "python": ("python3", "python3 /app/serve.py", {"sql": 42, "tls": True}),
-    "node": ("node", "node /app/server.js", {"again": SECRET, "markers": 1}),
-    "perl": ("perl", "perl /app/work.pl", {"status": 0}),
-    "ruby": ("ruby", "ruby /app/work.rb", {"home": []}),
-    "php": ("/usr/bin/php8.2", "/usr/bin/php8.2 /app/work.php", {"zone": "UTC"}),
+    "python": ("python3", "python3 /app/serve.py", {**SHA, "sql": 42, "tls": True}),
+    "node": ("node", "node /app/server.js", {**SHA, "again": SECRET, "markers": 1}),
+    "perl": ("perl", "perl /app/work.pl", {**SHA, "status": 0}),
+    "ruby": ("ruby", "ruby /app/work.rb", {**SHA, "home": []}),
+    "php": ("/usr/bin/php8.2", "/usr/bin/php8.2 /app/work.php", {**SHA, "zone": "UTC", "twice": 42}),
+    "python-module": ("python3", "python3 -m module", {"installed": None, "in": "/usr", "version": "3.11"}),
+    "python-in-a-venv": (
+        "/opt/venv/bin/python",
+        "/opt/venv/bin/python -m module",
+        {"installed": 42, "in": "/opt/venv", "version": "3.11"},
+    ),
 }
 PATIENCE = 60
 
 
-# With one more service in both modes another minute would tell nothing new.
-@pytest.mark.parametrize(
-    ("service", "mode"),
-    [(service, mode) for service in SCRIPTS for mode in MODES if mode == "dir" or service not in ("ruby", "php")],
-)
+@pytest.mark.parametrize(("service", "mode"), [(service, mode) for service in SCRIPTS for mode in MODES])
 def test_a_script_finds_its_language_s_libraries_and_its_secret(service, mode, lab):
     binary, command, more = SCRIPTS[service]
-    image = lab.convert(f"{service}-{mode}", f"--binary={binary}", f"--command={command}", *MODES[mode])
+    image = lab.shared(f"{service}-{mode}", f"--binary={binary}", f"--command={command}", *MODES[mode])
     for options in USERS.values():
-        assert lab.run(image, *options).told == {"secret": SECRET, "sha": SHA, **more}
+        assert lab.run(image, *options).told == {"secret": SECRET, **more}
+
+
+def test_another_release_s_python_runs_a_module(python_313_image, lab):
+    image = lab.convert(
+        "python-313", "--binary=python3", "--command=python3 -m module", "--dir=/app", source=f"docker:{python_313_image}"
+    )
+    for options in USERS.values():
+        assert lab.run(image, *options).told == {"secret": SECRET, "installed": None, "in": "/usr", "version": "3.13"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_java_runs_a_jar(mode, java_image, lab):
+    binary = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java"
+    image = lab.shared(
+        f"java-{mode}",
+        f"--binary={binary}",
+        f"--command={binary} -jar /app/work.jar one",
+        *MODES[mode],
+        source=f"docker:{java_image}",
+    )
+    for options in USERS.values():
+        told = {"secret": SECRET, **SHA, "tls": True, "zone": "GMT", "words": 1}
+        assert lab.run(image, *options).told == told
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_php_fpm_answers_in_fastcgi_and_behind_nginx(mode, lab):
+    config = f"/app/fpm-{mode}.conf"
+    image = lab.convert(f"fpm-{mode}", "--binary=php-fpm8.2", f"--command=php-fpm8.2 -y {config}", *MODES[mode])
+    port = _port(lab, config)
+    told = {"secret": SECRET, **SHA, "zone": "UTC", "twice": 42}
+    for options in USERS.values():
+        with _running(lab, image, port, *options) as name:
+            for _ in range(4):
+                headers, _, body = ask(port, "/app/work.php", PATIENCE).partition("\r\n\r\n")
+                assert "Content-type: text/html" in headers
+                assert json.loads(body) == told
+            workers = [line.split() for line in _processes(lab, name) if "pool www" in line]
+            assert [owner for owner, *_ in workers] == ["1000" if options else "33"] * 2
+
+
+def test_php_fpm_serves_what_nginx_is_asked_for(lab):
+    fpm = lab.convert("front-fpm", "--binary=php-fpm8.2", "--command=php-fpm8.2 -y /app/fpm-front.conf", "--dir=/app")
+    nginx = lab.convert("front-nginx", "--binary=nginx", "--command=nginx -c /app/nginx-front.conf", "--dir=/app")
+    behind, port = (_port(lab, f"/app/{name}-front.conf") for name in ("fpm", "nginx"))
+    with (
+        _running(lab, fpm, behind, *LEAST),
+        _running(lab, nginx, port, *LEAST),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/work.php", timeout=PATIENCE) as answer,
+    ):
+        assert json.loads(answer.read())["secret"] == SECRET
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -85,7 +140,7 @@ def test_a_script_that_env_starts_is_the_binary_and_is_not_encrypted_where_no_di
 
 
 def _port(lab, path):
-    return int(re.search(rb"listen 127.0.0.1:(\d+)", lab.containers.read(lab.image, path)).group(1))
+    return int(re.search(rb"listen (?:= )?127.0.0.1:(\d+)", lab.containers.read(lab.image, path)).group(1))
 
 
 @contextmanager

@@ -5,6 +5,12 @@ const http = require("http");
 const { Worker } = require("worker_threads");
 const { markers } = require("./package/index.js");
 
+try {
+  require("planted"); // not there, unless somebody plants it
+} catch (error) {
+  if (error.code !== "MODULE_NOT_FOUND") throw error;
+}
+
 const server = http.createServer((request, response) => response.end(fs.readFileSync(__dirname + "/secret.txt")));
 server.listen(0, "127.0.0.1", () =>
   http.get({ host: "127.0.0.1", port: server.address().port }, (response) => {
