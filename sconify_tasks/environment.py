@@ -33,6 +33,7 @@ class Environment:
     docker_host: str = ""
     no_color: bool = False
     in_container: bool = False
+    documented_resources: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def with_options(self, options: Mapping[str, Any]) -> Environment:
@@ -51,6 +52,8 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
     epoch = variables.get("SOURCE_DATE_EPOCH", "")
     if epoch and not _EPOCH.fullmatch(epoch):
         raise UsageError(f"SOURCE_DATE_EPOCH={epoch} is not a number of seconds", hint="unset it, or give seconds since 1970")
+    in_container = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
+    resources = root / "build-resources"
     return Environment(
         cache_size=_cache_size(variables.get("SCONIFY_CACHE_SIZE", "")),
         home=home,
@@ -64,7 +67,8 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
         pkcs11_module=variables.get("SCONIFY_PKCS11_MODULE", ""),
         docker_host=variables.get("DOCKER_HOST", ""),
         no_color=bool(variables.get("NO_COLOR")),
-        in_container=(root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
+        in_container=in_container,
+        documented_resources=resources if in_container and resources.is_dir() else None,
         variables=dict(variables),
     )
 

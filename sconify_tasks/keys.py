@@ -49,11 +49,11 @@ def load_root_key(state: Path, *, given: str | None = None, file: Path | None = 
     return _parse_root_key(_read_private(path), str(path))
 
 
-def known_root_key(state: Path, *, given: str | None = None) -> bytes | None:
+def known_root_key(state: Path, *, given: str | None = None, file: Path | None = None) -> bytes | None:
     """As `load_root_key`, but None where there is none yet: nothing is made."""
-    if given is None and not (state / "root.key").exists():
+    if given is None and not (file or state / "root.key").exists():
         return None
-    return load_root_key(state, given=given)
+    return load_root_key(state, given=given, file=file)
 
 
 def _read_private(path: Path) -> bytes:

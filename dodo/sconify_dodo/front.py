@@ -24,7 +24,6 @@ from sconify_tasks.simulation import simulation_warning
 from sconify_tasks.world import World
 
 _LARGEST_TEMPLATE = 1 << 20
-DOCUMENTED_RESOURCES = Path("/build-resources")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class Order:
 
 def resources_folder(environment: Environment, folder: Path) -> Path:
     """Where the documented tool leaves build resources: /build-resources in a container, else beside the user."""
-    return DOCUMENTED_RESOURCES if environment.in_container and DOCUMENTED_RESOURCES.is_dir() else folder / "build-resources"
+    return environment.documented_resources or folder / "build-resources"
 
 
 def full_session_name(world: World, options: Options) -> str:

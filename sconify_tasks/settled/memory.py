@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from sconify_tasks.settled.form import Memory, of_bytes, to_bytes
 _LABEL: Final = b"sconify/settled/1"
 _HEX: Final = 64
 _LARGEST: Final = 256 << 20
+_OLD: Final = 7 * 24 * 3600.0
 
 
 def settled_key(root: bytes) -> bytes:
@@ -62,5 +64,14 @@ def save_memory(file: Path, key: bytes, memory: Memory) -> None:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
                 stream.write(_mac(file, key, body) + b"\n" + body)
             temporary.replace(file)
+            _drop_old(file.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _drop_old(folder: Path) -> None:
+    """Remove what was noted so long ago that nobody goes by it: every command line leaves a file."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.stat(follow_symlinks=False).st_mtime < time.time() - _OLD:
+                Path(entry.path).unlink(missing_ok=True)

@@ -135,12 +135,14 @@ class Recollection:
         save_memory(self.file, self.key, memory)
 
 
-def recall(environment: Environment, *, place: Sequence[str], begun: int) -> Recollection | None:
+def recall(
+    environment: Environment, *, place: Sequence[str], begun: int, root_key_file: Path | None = None
+) -> Recollection | None:
     """Remember what is settled in a place; None where there is no root key yet, or none that may be used."""
     from sconify_tasks.keys import known_root_key
 
     try:
-        root = known_root_key(environment.state, given=environment.root_key)
+        root = known_root_key(environment.state, given=environment.root_key, file=root_key_file)
     except SconifyError:
         return None  # said by the run itself
     if root is None:

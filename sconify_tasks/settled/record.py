@@ -38,7 +38,7 @@ class Origin:
     all images in the files' order; `chosen` those that a run without names builds; `upstream` what images are made from.
     """
 
-    watch: Watch = field(default_factory=Watch)
+    watch: Watch
     globs: tuple[tuple[str, str, str], ...] = ()
     variable_names: tuple[str, ...] = ()
     variables: str = ""

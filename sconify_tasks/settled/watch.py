@@ -29,7 +29,7 @@ class Watch:
     links: tuple[bytes, ...] = ()
     lengths: tuple[bytes, ...] = ()
     absent: tuple[bytes, ...] = ()
-    digest: str = ""
+    digest: str
 
     def now(self) -> str | None:
         """The digest of what is there now; None where something is missing, or there that should not be."""
