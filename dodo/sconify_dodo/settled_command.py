@@ -80,7 +80,8 @@ def keep(recollection: Recollection, order: Order, warnings: Sequence[str], buil
         demands_production=demands_production(order.options),
         resources=order.resources,
     )
-    origin = Origin(watch=Watching().done(), names=(order.name,), chosen=(order.name,))
+    # No project file, no variable: the words are all there is, and they are the place.
+    origin = Origin(watch=Watching().done(), variables=recollection.variables(()), names=(order.name,), chosen=(order.name,))
     recollection.keep(builds, dict.fromkeys(builds, note), origin=origin, options={order.name: digest})
 
 
