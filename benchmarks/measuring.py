@@ -29,6 +29,7 @@ class Run:
     seconds: float
     processor: float
     peak: int
+    stderr: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ def timed(command: Sequence[str], *, environment: Mapping[str, str], folder: Pat
                 f"{shlex.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             )
         seconds, processor, peak = result.read().decode().split()
-    return Run(seconds=float(seconds), processor=float(processor), peak=int(peak))
+    return Run(seconds=float(seconds), processor=float(processor), peak=int(peak), stderr=done.stderr)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

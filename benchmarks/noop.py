@@ -1,90 +1,29 @@
-"""A run that finds nothing to do: one image (12 and more steps), and a thousand, against `import doit` and ninja's no-op.
+"""A run that finds nothing to do: one image, and a thousand, against `import doit` and ninja's no-op of the same graph.
 
-The project is real: a sconify.yaml, native images as OCI layouts, and every image delivered into a layout with its build
-resources. Images share a native one and differ in their options. ninja's graph has as
-many edges as there are steps, each with a real output file.
+The project is real: files that include each other, a native image for each image, everything delivered, with its resources
+(`repository.py`). ninja's graph has an edge for each step, and looks at the same files (`ninja_graph.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from measuring import (
-    ROOT,
-    Case,
-    Unavailable,
-    installed,
-    machine,
-    megabytes,
-    or_say_what_is_missing,
-    table,
-    tests_on_path,
-    timed,
-)
+from measuring import ROOT, Case, machine, megabytes, or_say_what_is_missing, table, timed
+from ninja_graph import ninja
+from repository import Repository, built_repository, steps_of_an_image
 
 
-def make_project(folder: Path, images: int) -> Path:
-    """Write a project; every image has a layout of its own."""
-    tests_on_path()
-    from build.small_image import compile_program, make_native
-
-    gcc = shutil.which("gcc")
-    if gcc is None:
-        raise Unavailable("gcc is missing: it compiles the native image's program")
-    native = make_native(folder / "native", compile_program(gcc, folder / "prog", "-static", "-s"))
-    place = folder / "project"
-    place.mkdir()
-    lines = ["version: 1", "project: benchmark", "defaults:", "  base: scratch", "  binary: /bin/prog", "  dir: [/app]"]
-    lines += ["  allow-debug-mode: true", "  disable-pie-check: true", f"  from: dir:{native}", "images:"]
-    lines += [f"  image-{number}: {{to: 'oci:out/{number}:1', env: [NUMBER={number}]}}" for number in range(images)]
-    (place / "sconify.yaml").write_text("\n".join(lines) + "\n")
-    return place
-
-
-def make_ninja(folder: Path, edges: int) -> Path:
-    """A graph of as many edges, in chains of twelve, each with an output that is there."""
-    place = folder / "ninja"
-    place.mkdir()
-    lines = ["rule touch", "  command = touch $out"]
-    for edge in range(edges):
-        above = f"out/{edge // 12}/{edge % 12 - 1}" if edge % 12 else "source"
-        lines.append(f"build out/{edge // 12}/{edge % 12}: touch {above}")
-    (place / "source").write_text("")
-    (place / "build.ninja").write_text("\n".join(lines) + "\n")
-    return place
-
-
-def measure(images: int, rounds: int) -> None:
-    """Build once, then time what finds nothing to do."""
-    ninja = shutil.which("ninja") or str(Path(sys.executable).with_name("ninja"))
-    if not Path(ninja).exists():
-        raise Unavailable("ninja is missing: pip install ninja")
-    doit = installed("doit")
-    with tempfile.TemporaryDirectory(prefix="sconify-benchmark-") as scratch:
-        folder = Path(scratch)
-        environment = {"HOME": str(folder / "home"), "PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent"}
-        place = make_project(folder, images)
-        cold = timed([doit, "sconify"], environment=environment, folder=place)
-        steps = sum(1 for _ in _steps()) * images
-        graph = make_ninja(folder, steps)
-        subprocess.run([ninja, "-j2"], cwd=graph, check=True, stdout=subprocess.DEVNULL)
-        timed([doit, "sconify"], environment=environment, folder=place)  # settles what was too new to be told apart
-        commands = {
-            "import doit": ([sys.executable, "-c", "import doit"], place),
-            "ninja": ([ninja], graph),
-            "doit sconify": ([doit, "sconify"], place),
-        }
-        cases = {name: Case() for name in commands}
-        for _ in range(rounds):
-            for name, (command, where) in commands.items():
-                cases[name].runs.append(timed(command, environment=environment, folder=where))
-    print(f"{images} images, {steps} steps; first build {cold.seconds:.1f} s, {megabytes(cold.peak)} MB")
+def measure(repository: Repository, rounds: int) -> None:
+    """Time what finds nothing to do, in turns."""
+    commands = {"import doit": [sys.executable, "-c", "import doit"], "ninja": [ninja()]}
+    cases = {name: Case() for name in (*commands, "doit sconify")}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            cases[name].runs.append(timed(command, environment=repository.environment, folder=repository.folder / "ninja"))
+        cases["doit sconify"].runs.append(repository.doit())
+        assert not cases["doit sconify"].runs[-1].stderr, "it found something to do"
     rows = [
         [
             name,
@@ -96,13 +35,15 @@ def measure(images: int, rounds: int) -> None:
         ]
         for name, case in cases.items()
     ]
-    print(table(["no-op", "ms", "processor ms", "/ import doit", "/ ninja", "MB"], rows), end="\n\n")
-
-
-def _steps() -> tuple[object, ...]:
-    from sconify_tasks.graph import STEPS
-
-    return STEPS
+    headings = [
+        f"no-op, {repository.images * steps_of_an_image()} steps",
+        "ms",
+        "processor ms",
+        "/ import doit",
+        "/ ninja",
+        "MB",
+    ]
+    print(table(headings, rows), end="\n\n")
 
 
 def main() -> int:
@@ -110,11 +51,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--keep", type=Path, help="folder in which what was built stays for the next time")
     given = parser.parse_args()
     print(machine("none"))
     print(f"command: python {Path(__file__).relative_to(ROOT)} --images {given.images} --rounds {given.rounds}\n")
     for images in (1, given.images):
-        measure(images, given.rounds)
+        with built_repository(given.keep, images) as repository:
+            measure(repository, given.rounds)
     return 0
 
 

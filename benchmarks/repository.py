@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import Run, Unavailable, installed, tests_on_path, timed
+from measuring import Run, Unavailable, installed, megabytes, tests_on_path, timed
 
 TEAM = 20
 _ROOT = """\
@@ -67,12 +70,43 @@ class Repository:
         """`doit sconify`, measured."""
         return timed([installed("doit"), "sconify", *words], environment=self.environment, folder=self.project)
 
-    def said(self, *words: str) -> str:
-        """What `doit sconify` says on stderr."""
-        command = [installed("doit"), "sconify", *words]
-        return subprocess.run(
-            command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=True
-        ).stderr
+
+@contextmanager
+def built_repository(keep: Path | None, images: int) -> Iterator[Repository]:
+    """A repository that was built and has nothing left to do; in `keep` it stays for the next time, otherwise it goes."""
+    with tempfile.TemporaryDirectory(prefix="sconify-benchmark-") as scratch:
+        folder = (keep.absolute() if keep else Path(scratch)) / f"{images}-images"
+        if (folder / "ninja").exists():
+            repository = Repository(folder=folder, images=images)
+            print(f"{images} images, built earlier in {folder}")
+        else:
+            from ninja_graph import make_graph
+
+            repository = make_repository(folder, images)
+            cold = repository.doit()
+            figures = f"{cold.seconds:.1f} s, {cold.processor:.1f} processor s, {megabytes(cold.peak)} MB"
+            print(f"{images} images: first build {figures}")
+            make_graph(repository, steps_of_an_image())
+        settle(repository)
+        yield repository
+
+
+def settle(repository: Repository) -> None:
+    """Run until nothing is left, as after another version of the program."""
+    while repository.doit().stderr:
+        pass
+
+
+def steps_of_an_image() -> int:
+    """How many steps the graph has."""
+    from sconify_tasks.graph import STEPS
+
+    return len(STEPS)
+
+
+def steps_that_ran(run: Run) -> list[tuple[str, str]]:
+    """Image and step of what a run says it did."""
+    return re.findall(r"^(\S+): (\w+) done", run.stderr, re.MULTILINE)
 
 
 def make_repository(folder: Path, images: int) -> Repository:

@@ -92,6 +92,10 @@ class Options(_Frozen):
         """Return these options with some values replaced."""
         return Options.of({**self._values, **given})
 
+    def given(self) -> dict[str, Value]:
+        """Return what differs from the defaults."""
+        return {name: value for name, value in self._values.items() if value != _INITIAL[name]}
+
     def view(self, names: Iterable[str]) -> OptionsView:
         """Return exactly these options; touching another one raises UndeclaredOptionError."""
         return OptionsView(MappingProxyType({name: self[name] for name in sorted(names)}))

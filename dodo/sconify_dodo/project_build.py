@@ -84,7 +84,7 @@ def _build(
     try:
         if recollection is None:  # the world has just made the root key
             recollection = recollect(environment, request.file, begun=begun)
-        keeper = _Keeper(recollection=recollection, ordered=ordered)
+        keeper = _Keeper(recollection=recollection, ordered=ordered, digests=_digests(recollection, ordered))
         result = build_all(
             world,
             orders,
@@ -196,12 +196,13 @@ class _Keeper:
 
     recollection: Recollection | None
     ordered: Ordered
+    digests: Mapping[str, str]
 
     def settled(self) -> frozenset[str]:
         """The images among the orders that need no plan."""
         if self.recollection is None:
             return frozenset()
-        return self.recollection.among(self._digests())
+        return self.recollection.among(self.digests)
 
     def keep(self, builds: Mapping[str, Build]) -> None:
         """Note what is done."""
@@ -210,7 +211,7 @@ class _Keeper:
 
         if self.recollection is None:
             return
-        digests = self._digests()
+        digests = self.digests
         by_name = {order.name: order for order in self.ordered.orders}
         notes = {
             name: Note(
@@ -253,10 +254,13 @@ class _Keeper:
             upstream={name: tuple(needs) for name, needs in upstream.items()},
         )
 
-    def _digests(self) -> dict[str, str]:
-        assert self.recollection is not None
-        digest, project = self.recollection.digest, self.ordered.project.name
-        return {order.name: digest([project, str(order.resources), dict(order.options)]) for order in self.ordered.orders}
+
+def _digests(recollection: Recollection | None, ordered: Ordered) -> dict[str, str]:
+    """What stands for the options of each order. Another version's defaults are another program's: nothing is known of that."""
+    if recollection is None:
+        return {}
+    digest, project = recollection.digest, ordered.project.name
+    return {order.name: digest([project, str(order.resources), order.options.given()]) for order in ordered.orders}
 
 
 def _passed(place: Found) -> list[Path]:

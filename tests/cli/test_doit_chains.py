@@ -185,3 +185,28 @@ def test_in_an_engine_the_image_just_delivered_counts_and_not_what_was_listed_at
     engine.client.images.remove(api, force=True)
     found, images = layers_and_ran()
     assert (found, images) == (first, {"api"})
+
+
+def test_an_image_that_was_settled_is_not_skipped_when_the_one_that_it_is_made_from_is_stale(project, native):
+    for _ in range(3):  # until it is noted that nothing is left to do
+        assert run(project, ["doit", "sconify"]).code == 0
+    assert list((project.cache / "settled").iterdir())
+    before = digests(project)
+    write(native / "other" / "file", b"changed\n")
+    ended = run(project, ["doit", "sconify"])
+    assert ended.code == 0, ended.stderr
+    done = {image for image, _ in re.findall(r"^(\w+): (\w+) done", ended.stderr, re.MULTILINE)}
+    assert {"api", "side", "last"} <= done
+    after = digests(project)
+    assert {name for name in after if after[name] != before[name]} == {"api", "side", "last"}
+
+
+def test_of_settled_images_those_are_kept_that_are_made_of_kept_ones(tmp_path):
+    from sconify_dodo.front import Order, _kept
+    from sconify_tasks.options import Options
+
+    def order(name: str, *upstream: str) -> Order:
+        return Order(name=name, options=Options.of({}), resources=tmp_path, upstream=upstream)
+
+    orders = [order("api"), order("side", "api"), order("last", "side"), order("alone"), order("next", "alone")]
+    assert _kept(orders, frozenset({"side", "last", "alone", "next"})) == {"alone", "next"}

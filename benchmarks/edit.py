@@ -1,0 +1,117 @@
+"""One edit in a repository of many images: exactly what is stale runs, and what that costs beside ninja's rebuild of one edge.
+
+A file of one image, an option of one image, the base that a team's images share, the file that the team includes. How many
+steps of how many images run is asserted; seconds are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from measuring import ROOT, Run, machine, megabytes, or_say_what_is_missing, table, timed
+from ninja_graph import ninja
+from repository import TEAM, Repository, built_repository, steps_that_ran
+
+_SESSION = {"policy", "resources", "upload"}
+_LAYERS = {"image", "verify", "deliver", *_SESSION}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A change, how many images it makes stale, and the steps that run for each."""
+
+    change: Callable[[Repository], None]
+    images: int
+    steps: frozenset[str]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    time.sleep(0.05)  # older than the run that reads it, or the next one looks again
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    _write(path, text.replace(old, new))
+
+
+def _stamp() -> str:
+    return str(time.time_ns())
+
+
+def edits(images: int) -> dict[str, Edit]:
+    """All of them, in the first team."""
+    team = min(TEAM, images)
+    return {
+        "a file of one image": Edit(
+            change=lambda r: _write(r.native(0) / "app" / "secret", _stamp()),
+            images=1,
+            steps=frozenset({"inspect", "binary", "files", "libraries", "encrypt", "manifest", *_LAYERS}),
+        ),
+        "an option of one image": Edit(
+            change=lambda r: _replace(r.team(0) / "sconify.yaml", "env+: [NUMBER=0", f"env+: [T={_stamp()}, NUMBER=0"),
+            images=1,
+            steps=frozenset(_SESSION),
+        ),
+        f"the base of {team} images": Edit(
+            change=lambda r: _write(r.team(0) / "base" / "etc" / "base", _stamp()),
+            images=team,
+            steps=frozenset(_LAYERS - {"policy", "upload"}),
+        ),
+        f"the file that {team} images are in": Edit(
+            change=lambda r: _replace(r.team(0) / "sconify.yaml", "env+: [TEAM=", f"env+: [S={_stamp()}, TEAM="),
+            images=team,
+            steps=frozenset(_SESSION),
+        ),
+    }
+
+
+def measure(repository: Repository) -> None:
+    """Make each edit and build."""
+    idle = repository.doit()
+    rows = [_row("nothing", idle, 0)]
+    for name, edit in edits(repository.images).items():
+        edit.change(repository)
+        run = repository.doit()
+        ran = steps_that_ran(run)
+        images = {image for image, _ in ran}
+        assert len(images) == edit.images, f"{name}: {len(images)} images"
+        assert {step for _, step in ran} == edit.steps, f"{name}: {sorted({step for _, step in ran} ^ edit.steps)}"
+        assert len(ran) == len(set(ran)) == edit.images * len(edit.steps), f"{name}: {len(ran)} steps"
+        rows.append(_row(name, run, len(ran)))
+        assert not repository.doit().stderr, f"{name}: something was left to do"
+    rows.append(_row("ninja: nothing", _ninja(repository), 0))
+    (repository.folder / "ninja" / "build-resources" / "image-0" / "session.yml").unlink()
+    rows.append(_row("ninja: one edge", _ninja(repository), 1))
+    print(table([f"{repository.images} images, changed:", "steps", "s", "processor s", "MB"], rows))
+
+
+def _ninja(repository: Repository) -> Run:
+    return timed([ninja()], environment=repository.environment, folder=repository.folder / "ninja")
+
+
+def _row(name: str, run: Run, steps: int) -> list[str]:
+    return [name, str(steps), f"{run.seconds:.3f}", f"{run.processor:.3f}", megabytes(run.peak)]
+
+
+def main() -> int:
+    """Build the repository, if need be, and edit it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--keep", type=Path, help="folder in which what was built stays for the next time")
+    given = parser.parse_args()
+    print(machine("none"))
+    print(f"command: python {Path(__file__).relative_to(ROOT)} --images {given.images}\n")
+    with built_repository(given.keep, given.images) as repository:
+        measure(repository)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(or_say_what_is_missing(main))
