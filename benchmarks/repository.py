@@ -6,10 +6,13 @@ system for each (five files and five folders) and a base that its images share. 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +28,9 @@ project: benchmark
 include: teams/*/sconify.yaml
 defaults: {allow-debug-mode: true, disable-pie-check: true, binary: /bin/prog}
 templates:
-  service: {dir: [/app], plain: [/plain], env: ["REGION=${REGION:-here}"]}
+  service: {dir: [/app], plain: [/plain], env+: ["REGION=${REGION:-here}"]}
 """
-_TEAM = "version: 1\ndefaults: {{base: 'dir:base', env+: [TEAM={team}]}}\nimages:\n"
+_TEAM = "version: 1\ndefaults: {{base: 'oci:base:1', env+: [TEAM={team}]}}\nimages:\n"
 _IMAGE = (
     "  image-{number}: {{extends: service, from: 'dir:native/{number}', to: 'oci:out/{number}:1', env+: [NUMBER={number}]}}\n"
 )
@@ -124,8 +127,7 @@ def make_repository(folder: Path, images: int) -> Repository:
     (repository.project / "sconify.yaml").write_text(_ROOT)
     for first in range(0, images, TEAM):
         team = repository.team(first)
-        write(team / "base" / "etc" / "base", f"of team {team.name}\n".encode())
-        (team / "base.json").write_text(json.dumps({"architecture": "amd64", "os": "linux", "config": {}}))
+        write_base(team, f"of team {team.name}\n".encode())
         numbers = range(first, min(first + TEAM, images))
         for number in numbers:
             make_native(repository.native(number), program)
@@ -134,3 +136,23 @@ def make_repository(folder: Path, images: int) -> Repository:
             _TEAM.format(team=team.name) + "".join(_IMAGE.format(number=number) for number in numbers)
         )
     return repository
+
+
+def write_base(team: Path, content: bytes) -> None:
+    """Deliver a team's base, one layer with one file, into its layout; in the place of an earlier one."""
+    from sconify_tasks.image.model import BuiltImage, Layer, Sha256
+    from sconify_tasks.image.scratch import ScratchSource
+    from sconify_tasks.image.sink_oci import OciSink
+
+    team.mkdir(parents=True, exist_ok=True)
+    layer = team / "base.tar"
+    with tarfile.open(layer, "w") as tar:
+        entry = tarfile.TarInfo("etc/base")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    digest = Sha256("sha256:" + hashlib.sha256(layer.read_bytes()).hexdigest())
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest]}}
+    layers = (Layer(diff_id=digest, size=layer.stat().st_size, path=layer),)
+    OciSink(team / "base").deliver(
+        BuiltImage(base_diff_ids=(), layers=layers, config=json.dumps(config).encode()), ScratchSource(), "1"
+    )
