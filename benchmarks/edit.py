@@ -7,6 +7,7 @@ steps of how many images run is asserted; seconds are not.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -36,10 +37,12 @@ def _write(path: Path, text: str) -> None:
     time.sleep(0.05)  # older than the run that reads it, or the next one looks again
 
 
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    _write(path, text.replace(old, new))
+def _set(repository: Repository, line: str) -> None:
+    """Another variable in the line of the first team's file that begins so."""
+    path = repository.team(0) / "sconify.yaml"
+    changed, times = re.subn(rf"^({line}.*env\+: \[)[^\]]*", rf"\1EDITED={_stamp()}", path.read_text(), flags=re.MULTILINE)
+    assert times == 1
+    _write(path, changed)
 
 
 def _stamp() -> str:
@@ -61,7 +64,7 @@ def edits(images: int) -> dict[str, Edit]:
             steps=frozenset({"binary", "files", "libraries", "encrypt", "manifest", *_LAYERS}),
         ),
         "an option of one image": Edit(
-            change=lambda r: _replace(r.team(0) / "sconify.yaml", "env+: [NUMBER=0", f"env+: [T={_stamp()}, NUMBER=0"),
+            change=lambda r: _set(r, "  image-0:"),
             images=1,
             steps=frozenset(_SESSION),
         ),
@@ -72,7 +75,7 @@ def edits(images: int) -> dict[str, Edit]:
             once=frozenset({"copy"}),  # all copy the same files
         ),
         f"the file that {team} images are in": Edit(
-            change=lambda r: _replace(r.team(0) / "sconify.yaml", "env+: [TEAM=", f"env+: [S={_stamp()}, TEAM="),
+            change=lambda r: _set(r, "defaults:"),
             images=team,
             steps=frozenset(_SESSION),
         ),
