@@ -8,10 +8,10 @@ byte, and the member is checked again. A check that fails leaves nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from struct import Struct
 
 from blake3 import blake3
 
@@ -23,6 +23,9 @@ from sconify_tasks.world import World
 
 _VERSION = 2
 _ASKED = 16
+_ROW = Struct(f"<qQ32s{_ASKED}sH")
+NEVER = bytes(32)
+"""Stands for the digest of a member that is always checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class Held:
     """A member of a layer that was found good.
 
     `size` is that of a file's content; -1 for what has none of its own, hard links too. `length` is that of its bytes in the
-    tar and `digest` their BLAKE3, empty where the member is always checked; `asked` is a keyed digest of what was asked of it.
+    tar and `digest` their BLAKE3, or NEVER where the member is always checked; `asked` is a keyed digest of what was asked
+    of it.
     """
 
     path: bytes
@@ -66,24 +70,28 @@ class LayerChecks:
         if blob is None:
             return ()
         with suppress(MissingBlobError):
-            document = json.loads(self.world.store.get(blob))
-            if document["made"] == [_VERSION, self.key_id]:
-                return [
-                    Held(path=path.encode("latin-1"), size=size, length=length, digest=_bytes(digest), asked=_bytes(asked))
-                    for path, size, length, digest, asked in document["members"]
-                ]
+            data = self.world.store.get(blob)
+            if data.startswith(self._head):
+                return list(_held(data, len(self._head)))
         return ()
 
     def keep(self, layer: Digest, members: Sequence[Held]) -> Digest:
         """Note that all of the layer was found good; return the blob of what it holds."""
-        rows = [[held.path.decode("latin-1"), held.size, held.length, held.digest.hex(), held.asked.hex()] for held in members]
-        document = {"made": [_VERSION, self.key_id], "members": rows}
-        blob = self.world.store.put(json.dumps(document, separators=(",", ":")).encode(), private=True)
+        rows = (_ROW.pack(held.size, held.length, held.digest, held.asked, len(held.path)) + held.path for held in members)
+        blob = self.world.store.put(self._head + b"".join(rows), private=True)
         self.world.actions.record(Record.of(self._check(layer), outputs={"members": blob}, secret=True))
         return blob
+
+    @property
+    def _head(self) -> bytes:
+        return f"{_VERSION} {self.key_id}\n".encode()
 
     def _check(self, layer: Digest) -> Action:
         return Action(step="layer-check", version=_VERSION, inputs={"layer": layer, "key": self.key_id})
 
 
-_bytes = bytes.fromhex
+def _held(data: bytes, at: int) -> Iterator[Held]:
+    while at < len(data):
+        size, length, digest, asked, named = _ROW.unpack_from(data, at)
+        at += _ROW.size + named
+        yield Held(path=data[at - named : at], size=size, length=length, digest=digest, asked=asked)

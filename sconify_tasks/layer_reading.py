@@ -16,7 +16,7 @@ from blake3 import blake3
 from sconify_tasks.image.model import Layer
 from sconify_tasks.image.search import LayerMember
 from sconify_tasks.image.tar_read import Member, members
-from sconify_tasks.layer_checks import Held, LayerChecks
+from sconify_tasks.layer_checks import NEVER, Held, LayerChecks
 
 _LARGEST = 4 << 20
 """Larger members are always checked: that costs hardly more than hashing them twice, as the first check would have to."""
@@ -57,7 +57,7 @@ class LayerReading:
             self._end(offset)
         while self._next < len(self.before):
             held = self.before[self._next]
-            if not held.digest or self.checks.asked(held.path, held.size) != held.asked:
+            if held.digest == NEVER or self.checks.asked(held.path, held.size) != held.asked:
                 break
             found = os.pread(self._file, held.length, offset)
             if len(found) != held.length or blake3(found).digest() != held.digest:
@@ -75,6 +75,6 @@ class LayerReading:
         (path, size), self._read = self._read, None
         length = offset - self._start
         found = os.pread(self._file, length, self._start) if length <= _LARGEST else b""
-        digest = blake3(found).digest() if found and len(found) == length else b""
+        digest = blake3(found).digest() if len(found) == length else NEVER
         self.held.append(Held(path=path, size=size, length=length, digest=digest, asked=self.checks.asked(path, size)))
         self._next = max(self._next, self._places.get(path, -1) + 1)

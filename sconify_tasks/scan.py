@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import BinaryIO, Protocol
 
@@ -53,16 +53,18 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """What the previous run found, by path."""
+    """What the previous run found, by path: content ids, salts of what was encrypted, and ELF files."""
 
-    contents: Mapping[bytes, Content] = field(default_factory=dict)
+    ids: Mapping[bytes, bytes] = field(default_factory=dict)
+    salts: Mapping[bytes, bytes] = field(default_factory=dict)
+    objects: Mapping[bytes, ObjectFacts] = field(default_factory=dict)
 
     def find(self, path: bytes, content_id: bytes | None, *, salted: bool) -> Content | None:
         """What reading the file would find, where that is known."""
-        found = self.contents.get(path) if content_id is not None else None
-        if found is None or found.content_id != content_id or (salted and not found.salt):
+        if content_id is None or self.ids.get(path) != content_id:
             return None
-        return found if salted else replace(found, salt=b"")
+        salt = self.salts.get(path, b"") if salted else b""
+        return None if salted and not salt else Content(content_id=content_id, salt=salt, facts=self.objects.get(path))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,18 +80,14 @@ class Scan:
 
 def earlier(previous: Outputs | None, kept: Trees, *, trees: tuple[str, ...] = ("secret", "public")) -> Earlier:
     """What a record of this very version of the step tells; nothing where a blob of it is gone."""
-    contents: dict[bytes, Content] = {}
     if previous is not None:
         with suppress(MissingBlobError):
-            objects = {facts.path.encode(): facts for facts in objects_of(previous.facts["objects"])}
-            salted = kept.get(previous.blobs["salts"]) if "salts" in previous.blobs else ()
-            salts = {entry.path: entry.content for entry in salted}
-            for name in trees:
-                for entry in kept.get(previous.blobs[name]):
-                    path = entry.path
-                    found = Content(content_id=entry.content, salt=salts.get(path, b""), facts=objects.get(path))
-                    contents[path] = found
-    return Earlier(contents=contents)
+            return Earlier(
+                ids={path: content for name in trees for path, content in kept.contents(previous.blobs[name]).items()},
+                salts=kept.contents(previous.blobs["salts"]) if "salts" in previous.blobs else {},
+                objects={facts.path.encode(): facts for facts in objects_of(previous.facts["objects"])},
+            )
+    return Earlier()
 
 
 def scan(

@@ -10,7 +10,7 @@ from threading import Lock
 from sconify_cache.digest import Digest
 from sconify_cache.store import WritableStore
 from sconify_tasks.fspf.entries import ManifestEntry
-from sconify_tasks.fspf.tree import decode_tree, encode_tree
+from sconify_tasks.fspf.tree import contents_of, decode_tree, encode_tree
 
 _ENTRIES = 100_000
 """How many entries are kept in memory at most: some 40 MB."""
@@ -45,6 +45,14 @@ class Trees:
         tree = decode_tree(self.store.get(digest))
         self._keep(digest, tree)
         return tree
+
+    def contents(self, digest: Digest) -> dict[bytes, bytes]:
+        """Content ids by path, of files alone; MissingBlobError as of `get`. A fraction of its cost."""
+        with self._lock:
+            found = self._kept.get(digest)
+        if found is not None:
+            return {entry.meta.path: entry.content for entry in found if entry.content}
+        return contents_of(self.store.get(digest))
 
     def _keep(self, digest: Digest, tree: Tree) -> None:
         with self._lock:

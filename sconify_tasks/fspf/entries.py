@@ -16,6 +16,8 @@ CONTENT_SIZE = 32
 _SECOND = 1_000_000_000
 _HEAD = Struct("<BBHIIIqI")
 _FILE = Struct("<Q32s")
+_WHOLE_FILE = Struct(_HEAD.format + _FILE.format[1:] + "H")
+"""What a file's record has behind its path, the number of its attributes included: almost every record is one."""
 _DEVICE = Struct("<II")
 _MODE_BITS = 0o7777
 _MAX_FILE = 1 << 60
@@ -93,29 +95,55 @@ def check_order(previous: bytes, following: bytes) -> None:
 def _encode(entry: ManifestEntry, parts: list[bytes]) -> None:
     meta = entry.meta
     check_path(meta.path)
-    seconds, nanoseconds = divmod(meta.mtime, _SECOND)
-    parts += (
-        U16.pack(len(meta.path)),
-        meta.path,
-        _HEAD.pack(meta.kind, entry.protection, entry.flags, meta.mode, meta.uid, meta.gid, seconds, nanoseconds),
-    )
+    head = (meta.kind, entry.protection, entry.flags, meta.mode, meta.uid, meta.gid, *divmod(meta.mtime, _SECOND))
+    parts += (U16.pack(len(meta.path)), meta.path)
     if meta.kind is Kind.FILE:
         if len(entry.content) != CONTENT_SIZE:
             raise ValueError(f"the entry of file {meta.path!r} has no content digest")
-        parts.append(_FILE.pack(meta.size, entry.content))
-    elif meta.kind is Kind.SYMLINK:
-        parts += (U16.pack(len(meta.target)), meta.target)
-    elif meta.kind in (Kind.CHAR, Kind.BLOCK):
-        parts.append(_DEVICE.pack(*meta.rdev))
-    parts.append(U16.pack(len(meta.xattrs)))
+        parts.append(_WHOLE_FILE.pack(*head, meta.size, entry.content, len(meta.xattrs)))
+    else:
+        parts += (_HEAD.pack(*head), _encode_body(meta), U16.pack(len(meta.xattrs)))
+    if not meta.xattrs:
+        return
     for name, value in sorted(meta.xattrs):
         parts += (U16.pack(len(name)), name, U32.pack(len(value)), value)
+
+
+def _encode_body(meta: Entry) -> bytes:
+    """What only this kind has, if it is no file."""
+    if meta.kind is Kind.SYMLINK:
+        return U16.pack(len(meta.target)) + meta.target
+    return _DEVICE.pack(*meta.rdev) if meta.kind in (Kind.CHAR, Kind.BLOCK) else b""
+
+
+def decode_contents(cursor: Cursor) -> dict[bytes, bytes]:
+    """Content by path, of files alone: as `decode_entries` finds it, of bytes that this program wrote and nobody changed."""
+    (count,) = cursor.unpack(U32)
+    contents: dict[bytes, bytes] = {}
+    for _ in range(count):
+        path = cursor.take_prefixed(U16)
+        if cursor.following == Kind.FILE:
+            *_, content, attributes = cursor.unpack(_WHOLE_FILE)
+            contents[path] = content
+        else:
+            number, *_ = cursor.unpack(_HEAD)
+            _decode_body(cursor, path, _KINDS[number])
+            (attributes,) = cursor.unpack(U16)
+        for _ in range(attributes):
+            cursor.take_prefixed(U16)
+            cursor.take_prefixed(U32)
+    return contents
 
 
 def _decode(cursor: Cursor) -> ManifestEntry:
     path = cursor.take_prefixed(U16)
     check_path(path)
-    number, protection, flags, mode, uid, gid, seconds, nanoseconds = cursor.unpack(_HEAD)
+    size, content, target, rdev, attributes = 0, b"", b"", (0, 0), -1
+    if cursor.following == Kind.FILE:
+        fields = cursor.unpack(_WHOLE_FILE)
+        number, protection, flags, mode, uid, gid, seconds, nanoseconds, size, content, attributes = fields
+    else:
+        number, protection, flags, mode, uid, gid, seconds, nanoseconds = cursor.unpack(_HEAD)
     kind = _KINDS.get(number)
     if kind is None:
         raise MalformedError("kind", f"{path[:200]!r} has the unknown kind {number}")
@@ -125,7 +153,11 @@ def _decode(cursor: Cursor) -> ManifestEntry:
         raise MalformedError("flags", f"{path[:200]!r} has unknown flags: {flags:#x}")
     if mode > _MODE_BITS or nanoseconds >= _SECOND:
         raise MalformedError("range", f"{path[:200]!r} has a mode or a time out of range")
-    size, content, target, rdev = _decode_body(cursor, path, kind)
+    if size > _MAX_FILE:
+        raise MalformedError("range", f"{path[:200]!r} has a size out of range")
+    if attributes < 0:
+        target, rdev = _decode_body(cursor, path, kind)
+        (attributes,) = cursor.unpack(U16)
     meta = Entry(
         path=path,
         kind=kind,
@@ -136,33 +168,25 @@ def _decode(cursor: Cursor) -> ManifestEntry:
         size=size,
         target=target,
         rdev=rdev,
-        xattrs=_decode_xattrs(cursor),
+        xattrs=_decode_xattrs(cursor, attributes) if attributes else (),
     )
     return ManifestEntry(meta=meta, protection=_CLASSES[protection], flags=_FLAGS[flags], content=content)
 
 
-def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[int, bytes, bytes, tuple[int, int]]:
-    """Take what only this kind has: size and content digest, link target, or device number."""
-    if kind is Kind.FILE:
-        size, content = cursor.unpack(_FILE)
-        if size > _MAX_FILE:
-            raise MalformedError("range", f"{path[:200]!r} has a size out of range")
-        return size, content, b"", (0, 0)
+def _decode_body(cursor: Cursor, path: bytes, kind: Kind) -> tuple[bytes, tuple[int, int]]:
+    """Take what only this kind has, if it is no file: link target or device number."""
     if kind is Kind.SYMLINK:
         target = cursor.take_prefixed(U16)
         if not 0 < len(target) <= MAX_PATH or b"\0" in target:
             raise MalformedError("target", f"{path[:200]!r} is a symlink without a proper target")
-        return 0, b"", target, (0, 0)
+        return target, (0, 0)
     if kind in (Kind.CHAR, Kind.BLOCK):
         major, minor = cursor.unpack(_DEVICE)
-        return 0, b"", b"", (major, minor)
-    return 0, b"", b"", (0, 0)
+        return b"", (major, minor)
+    return b"", (0, 0)
 
 
-def _decode_xattrs(cursor: Cursor) -> tuple[tuple[bytes, bytes], ...]:
-    (count,) = cursor.unpack(U16)
-    if not count:
-        return ()
+def _decode_xattrs(cursor: Cursor, count: int) -> tuple[tuple[bytes, bytes], ...]:
     xattrs: list[tuple[bytes, bytes]] = []
     previous = b""
     for _ in range(count):

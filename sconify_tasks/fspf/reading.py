@@ -29,6 +29,11 @@ class Cursor:
         self._position += layout.size
         return fields
 
+    @property
+    def following(self) -> int:
+        """The next byte, which stays; -1 at the end."""
+        return self._data[self._position] if self._position < len(self._data) else -1
+
     def take(self, length: int) -> bytes:
         """Take `length` bytes."""
         end = self._position + length
