@@ -35,6 +35,14 @@ from sconify_tasks.sgx.sigstruct import build_sigstruct
 KEY = bytes(range(32))
 FILE_INFO = b"sconify/file/1"
 CLASSES = {"encrypted": Protection.ENCRYPTED, "authenticated": Protection.AUTHENTICATED, "plain": Protection.NONE}
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIR,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+}
 PYTHON = os.path.realpath("/usr/bin/python3")
 
 
@@ -214,9 +222,7 @@ def _walk(tree: Tree, path: str, entries: dict[bytes, ManifestEntry]) -> None:
 def _entry(tree: Tree, path: str, flags: Flag) -> ManifestEntry:
     native = tree.native(path)
     details = native.lstat()
-    kind = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIR, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFIFO: Kind.FIFO}[
-        stat.S_IFMT(details.st_mode)
-    ]
+    kind = _KINDS[stat.S_IFMT(details.st_mode)]
     region = _region(tree, path)
     protection = region or (Protection.AUTHENTICATED if kind is Kind.FILE else Protection.NONE)
     if kind is Kind.FILE and protection is Protection.ENCRYPTED and details.st_mode & 0o111:
@@ -226,9 +232,15 @@ def _entry(tree: Tree, path: str, flags: Flag) -> ManifestEntry:
     meta = Entry(
         path=path.encode(), kind=kind, mode=details.st_mode & 0o7777, uid=details.st_uid, gid=details.st_gid, mtime=details.st_mtime_ns,
         size=details.st_size if kind is Kind.FILE else 0, target=bytes(native.readlink()) if kind is Kind.SYMLINK else b"",
+        rdev=(os.major(details.st_rdev), os.minor(details.st_rdev)), xattrs=_attributes(native),
     )  # fmt: skip
     content = hashlib.sha256(native.read_bytes()).digest() if kind is Kind.FILE else b""
     return ManifestEntry(meta=meta, protection=protection, flags=flags, content=content)
+
+
+def _attributes(native: Path) -> tuple[tuple[bytes, bytes], ...]:
+    names = [name for name in os.listxattr(native, follow_symlinks=False) if name.startswith("user.")]
+    return tuple((name.encode(), os.getxattr(native, name, follow_symlinks=False)) for name in sorted(names))
 
 
 def _links(tree: Tree, path: str) -> Iterable[tuple[str, str]]:

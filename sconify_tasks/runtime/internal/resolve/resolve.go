@@ -56,6 +56,7 @@ const (
 type Options struct {
 	Follow     bool   // follow a symlink that is the last component
 	NoSymlinks bool   // ELOOP for any symlink (openat2)
+	NoMagic    bool   // ELOOP for the links of /proc that are not text (openat2)
 	Beneath    bool   // EXDEV for leaving the base (openat2)
 	InRoot     bool   // the base is the root (openat2)
 	Base       string // where a relative path starts: clean and absolute
@@ -231,6 +232,9 @@ func (w *walk) outside(next string, last bool) (bool, syscall.Errno) {
 		if last && !w.Follow && !w.result.Directory {
 			w.current = next
 			return false, 0
+		}
+		if w.NoMagic && next != "/proc/self" && next != "/proc/thread-self" { // those two are text
+			return false, syscall.ELOOP
 		}
 		if native {
 			w.result.Path, w.result.Native = next, true

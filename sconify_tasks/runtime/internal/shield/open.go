@@ -57,6 +57,7 @@ func (t *target) handleOpen(what *call, hurried bool) answer {
 	found, done, result := t.locate(what.dir, what.path, resolve.Options{
 		Follow:     asked.flags&syscall.O_NOFOLLOW == 0 && !exclusive,
 		NoSymlinks: asked.resolve&sys.ResolveNoSymlinks != 0,
+		NoMagic:    asked.resolve&sys.ResolveNoMagiclinks != 0,
 		Beneath:    asked.resolve&sys.ResolveBeneath != 0,
 		InRoot:     asked.resolve&sys.ResolveInRoot != 0,
 	})

@@ -32,6 +32,9 @@ type programs struct {
 	names map[string]string
 }
 
+// errScript says that a file is no ELF program.
+var errScript = errors.New("no ELF file")
+
 // patched is one program in memory.
 type patched struct {
 	entry *fspf.Entry
@@ -170,15 +173,10 @@ func (p *programs) openProgram(entry *fspf.Entry, descriptor int) (int, error) {
 	if len(p.byKey) >= maxPrograms {
 		return -1, syscall.ENOMEM
 	}
-	image, err := p.image(entry)
-	if err != nil {
-		return -1, err
-	}
-	defer image.Close()
-	if !isELF(image) {
+	kept, err := p.patch(entry, descriptor)
+	if errors.Is(err, errScript) {
 		return p.contents.open(entry, 0)
 	}
-	kept, err := p.patch(image, entry, descriptor)
 	if err != nil {
 		return -1, err
 	}
@@ -207,10 +205,23 @@ func (p *programs) evict(size uint64) {
 	}
 }
 
-// patch copies a program and lets its PT_INTERP header point at a new string behind the file. The string in the mapped
-// segment stays: the loader compares it with the names of libraries.
-func (p *programs) patch(image *os.File, entry *fspf.Entry, descriptor int) (int, error) {
-	decoded, err := elfsec.Open(image, int64(entry.Size))
+// patch makes a memory file of a program and lets its PT_INTERP header point at a new string behind the file. The string in
+// the mapped segment stays: the loader compares it with the names of libraries. The program is copied once, and not kept
+// among the contents: hardly anybody opens it to read.
+func (p *programs) patch(entry *fspf.Entry, descriptor int) (int, error) {
+	fd, _, err := sys.Memfd(baseName(entry.Path), true)
+	if err != nil {
+		return -1, err
+	}
+	out := sys.File(fd, entry.Path)
+	defer out.Close()
+	if err := p.contents.copy(out, entry); err != nil {
+		return -1, err
+	}
+	if !isELF(out) {
+		return -1, errScript
+	}
+	decoded, err := elfsec.Open(out, int64(entry.Size))
 	if err != nil {
 		return -1, err
 	}
@@ -219,17 +230,9 @@ func (p *programs) patch(image *os.File, entry *fspf.Entry, descriptor int) (int
 	if err != nil {
 		return -1, err
 	}
+	p.names[entry.Path] = name
 	if name != "" && p.Unprotected {
 		header = -1 // nothing to verify the interpreter against
-	}
-	fd, _, err := sys.Memfd(baseName(entry.Path), true)
-	if err != nil {
-		return -1, err
-	}
-	out := sys.File(fd, entry.Path)
-	defer out.Close()
-	if _, err := io.Copy(out, io.NewSectionReader(image, 0, int64(entry.Size))); err != nil {
-		return -1, err
 	}
 	if header >= 0 {
 		text := append([]byte("/proc/self/fd/"+strconv.Itoa(descriptor)), 0)
