@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Entry point of the console script."""
-    return run(sys.argv[1:], variables=os.environ, folder=Path.cwd(), stdout=sys.stdout, stderr=sys.stderr)
+    from sconify_tasks.ending import over
+
+    return over(run(sys.argv[1:], variables=os.environ, folder=Path.cwd(), stdout=sys.stdout, stderr=sys.stderr))
 
 
 def run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path, stdout: TextIO, stderr: TextIO) -> int:

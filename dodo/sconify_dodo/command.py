@@ -65,6 +65,7 @@ class Sconify(Command):  # type: ignore[misc]
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""
         from sconify_dodo.project_build import Request, build_project
+        from sconify_tasks.ending import over
 
         screen = _Screen(no_color=opt_values["no_color"], verbose=opt_values["verbose"])
         request = Request(
@@ -78,13 +79,14 @@ class Sconify(Command):  # type: ignore[misc]
             trace=opt_values["trace"],
         )
         try:
-            return build_project(request, screen=screen)
+            code = build_project(request, screen=screen)
         except SconifyError as error:
             screen().error(error)
-            return error.exit_code
+            code = error.exit_code
         except KeyboardInterrupt:
             screen().error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
-            return Interrupted.exit_code
+            code = Interrupted.exit_code
+        return over(code)
 
 
 class _Screen:

@@ -82,6 +82,22 @@ def test_ctrl_c_at_a_time(project):
     print(f"seed {SEED}: {codes.total()} times in {first:.1f} to {whole:.1f} s, exit codes {dict(codes)}")  # noqa: T201
 
 
+def test_ctrl_c_while_the_interpreter_ends_changes_nothing(project):
+    with project.fresh("late") as place:
+        for _ in range(3):
+            (place.folder / "sconify.yaml").unlink(missing_ok=True)
+            process = start(place, project.words(place))
+            result = process.stdout.readline()
+            # From its last words on: some milliseconds, of which each try meets others.
+            for _ in range(5):
+                time.sleep(0.002)
+                process.send_signal(signal.SIGINT)
+            rest, stderr = process.communicate()
+            assert (process.returncode, rest) == (0, ""), stderr
+            assert result
+            assert [line for line in stderr.splitlines() if not DOCUMENTED.fullmatch(line)] == []
+
+
 def time_of_first_line(process) -> tuple[float, float]:
     """When a run says that it began, and when it has ended: before, the interpreter is still on its way to us."""
     begun = time.monotonic()
