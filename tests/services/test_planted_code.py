@@ -52,11 +52,11 @@ ATTACKS = [
     ("java", f"{_JDK}/lib/libnio.so", LIBRARY),
     ("java", "/app/work.jar", JAR),
 ]
-_PHP_WORDS = "/usr/bin/php8.2 -d extension=planted.so /app/planted.php"
+_PHP_WORDS = "/usr/bin/php8.2 -d extension=planted.so /app/wanting.php"
 COMMANDS = {name: SCRIPTS[name][:2] for name in ("node", "perl", "ruby", "python")} | {
     "php": ("/usr/bin/php8.2", _PHP_WORDS),
     "nginx": ("nginx", "nginx -t -c /app/nginx-dir.conf"),
-    "redis": ("redis-server", "redis-server --port 0 --loadmodule /usr/lib/redis/modules/planted.so"),
+    "redis": ("redis-server", "redis-server --port 6399 --loadmodule /usr/lib/redis/modules/planted.so"),
     "java": (f"{_JDK}/bin/java", f"{_JDK}/bin/java -jar /app/work.jar one"),
 }
 # What each says where nothing was planted; Redis does not start without its module.

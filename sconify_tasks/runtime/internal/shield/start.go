@@ -132,6 +132,9 @@ func (t *target) start(asked started) error {
 // bring puts a program and its interpreter into the process. Of a script it returns the first line, and brings nothing.
 func (t *target) bring(program *fspf.Entry, slot int) (line []byte, err error) {
 	fd, err := t.programs.openProgram(program, slot)
+	if errors.Is(err, fspf.ErrDamaged) {
+		return nil, fmt.Errorf("%s was changed after the image was built (%w)", program.Path, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("its content: %w", err)
 	}
