@@ -136,7 +136,13 @@ class Stream:
 
     subscribers: list[Subscriber] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
+    _interrupted: bool = False
     _finished: bool = False
+
+    def interrupted(self) -> None:
+        """Hear nothing more but the end: what threads run into, when the run is taken down around them, is no failure."""
+        with self._lock:
+            self._interrupted = True
 
     def emit(self, event: Event) -> None:
         """Hand the event to each subscriber, one event at a time; RunFinished is the last one that anybody hears.
@@ -145,7 +151,7 @@ class Stream:
         writes while the interpreter ends would have the process aborted.
         """
         with self._lock:
-            if self._finished:
+            if self._finished or (self._interrupted and not isinstance(event, RunFinished)):
                 return
             self._finished = isinstance(event, RunFinished)
             for subscriber in self.subscribers:

@@ -166,7 +166,11 @@ def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs:
             world.events.emit(_plan_made(name, build, misses, after=tuple(waits[name])))
         state = world.environment.cache / "doit.db"
         tasks = tasks_for(stale, waits=waits)
-        code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+        try:
+            code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+        except KeyboardInterrupt:
+            world.events.interrupted()
+            raise
         if keep_going:
             say_left_out(stale, upstream, world.events)
     return code or failed

@@ -91,3 +91,12 @@ def test_who_works_on_after_the_end_of_a_run_is_not_heard():
     events.emit(RunFinished(code=130, seconds=1.0))
     events.emit(StepFailed(image="", step="libraries", message="the scratch folder is gone"))
     assert [type(event) for event in heard] == [RunFinished]
+
+
+def test_of_an_interrupted_run_only_its_end_is_heard():
+    heard = []
+    events = Stream(subscribers=[heard.append])
+    events.interrupted()
+    events.emit(StepFailed(image="", step="libraries", message="the scratch folder is gone"))
+    events.emit(RunFinished(code=130, seconds=1.0))
+    assert [type(event) for event in heard] == [RunFinished]
