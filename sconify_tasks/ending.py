@@ -8,16 +8,21 @@ import sys
 import threading
 
 
+def results_go_out() -> None:
+    """From here on Ctrl-C is not heard: a Python that is interrupted while it ends prints a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def over(code: int) -> int:
-    """Return the exit code; from here on Ctrl-C is not heard. A Python that is interrupted while it ends prints a traceback.
+    """Return the exit code, when all was written.
 
     Where threads still work, as after a Ctrl-C, the process ends here: a Python that ends under them unwinds their stacks,
     and aborts if it meets the frames of a library that is not written in C.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if threading.active_count() > 1:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    results_go_out()
+    if threading.current_thread() is threading.main_thread() and threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code

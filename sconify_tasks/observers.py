@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from sconify_tasks.ending import over
+from sconify_tasks.ending import results_go_out
 from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import RunFinished, Stream
 from sconify_tasks.summary import Summary
@@ -70,7 +70,7 @@ def observed(screen: Screen, *, stdout: TextIO, events: str = "", trace: str = "
             raise
         finally:
             run.stream.emit(RunFinished(code=run.code, seconds=time.monotonic() - begun))
-    over(run.code)
+    results_go_out()
     stdout.writelines(f"{line}\n" for line in run.results)
     stdout.flush()
 

@@ -70,7 +70,8 @@ def test_what_an_image_is_made_from_is_chosen_too_and_made_first(project, jobs):
 
 
 def test_a_change_at_the_head_goes_down_the_chain_and_gives_what_a_clean_build_gives(project, native):
-    assert run(project, ["doit", "sconify"]).code == 0
+    ended = run(project, ["doit", "sconify"])
+    assert ended.code == 0, ended.stderr
     before = digests(project)
     write(native / "other" / "file", b"changed\n")
     assert run(project, ["doit", "sconify", "-n", "4"]).code == 0
@@ -84,7 +85,8 @@ def test_a_change_at_the_head_goes_down_the_chain_and_gives_what_a_clean_build_g
 
 
 def test_where_the_upstream_image_comes_out_equal_nothing_downstream_runs(project, native):
-    assert run(project, ["doit", "sconify"]).code == 0
+    ended = run(project, ["doit", "sconify"])
+    assert ended.code == 0, ended.stderr
     write(native / "not-selected", b"new\n")
     found = ran(project)
     assert ("api", "files") in found
@@ -106,7 +108,8 @@ def test_continue_leaves_out_only_what_is_made_from_the_image_that_failed(projec
 
 
 def test_continue_does_not_build_on_an_old_image_whose_native_is_gone(project):
-    assert run(project, ["doit", "sconify"]).code == 0
+    ended = run(project, ["doit", "sconify"])
+    assert ended.code == 0, ended.stderr
     change(project, 'api: {from: "dir:../native"', 'api: {from: "dir:../gone"')
     change(project, "dir: [/plain]", "dir: [/plain], env: [A=1]")
     ended = run(project, ["doit", "sconify", "--continue"])
@@ -189,7 +192,8 @@ def test_in_an_engine_the_image_just_delivered_counts_and_not_what_was_listed_at
 
 def test_an_image_that_was_settled_is_not_skipped_when_the_one_that_it_is_made_from_is_stale(project, native):
     for _ in range(3):  # until it is noted that nothing is left to do
-        assert run(project, ["doit", "sconify"]).code == 0
+        ended = run(project, ["doit", "sconify"])
+    assert ended.code == 0, ended.stderr
     assert list((project.cache / "settled").iterdir())
     before = digests(project)
     write(native / "other" / "file", b"changed\n")
