@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from sconify_tasks.errors import StoreError
 _APPLICATION_ID = 0x53434153  # "SCAS"
 _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
+_RETRY_SECONDS = 0.01
 _NONCE = 12
 # `number` counts the versions of one name from 1 without gaps; the largest is the one that is served.
 _SCHEMA = """
@@ -189,11 +191,24 @@ class SessionStore:
         file = self._file()  # looked at before it is opened: one put in its place since is then not taken for it
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._prepare(connection)
+            self._prepare_in_time(connection)
         except BaseException:
             connection.close()
             raise
         return _Opened(connection=connection, file=file or (0, 0))
+
+    def _prepare_in_time(self, connection: sqlite3.Connection) -> None:
+        """Prepare, and again where others do so too: SQLite doesn't wait for a lock to change the journal's mode."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._prepare(connection)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                time.sleep(_RETRY_SECONDS)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # A row or schema planted in the file must not run functions.

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -183,3 +184,20 @@ def test_a_thread_that_connects_leaves_the_locks_of_the_others(store):
         subprocess.run([sys.executable, "-c", other, store.path], check=True)
         assert store.path.with_name("sessions.sqlite-wal").exists()
     assert store.newest("b").text == "text"
+
+
+def test_many_that_are_first_at_once_all_get_in(tmp_path):
+    """SQLite does not wait for the lock that a change of the journal's mode takes."""
+    for number in range(100):
+        store = SessionStore(path=tmp_path / str(number) / "sessions.sqlite", key=KEY, keep=True)
+        together = Barrier(4)
+
+        def first(name, store=store, together=together):
+            together.wait()
+            assert store.newest(name) is None
+            add(store, name=name)
+
+        with ThreadPoolExecutor(4) as threads:
+            assert [*threads.map(first, "abcd")] == [None] * 4
+        assert [store.newest(name).number for name in "abcd"] == [1, 1, 1, 1]
+        store.close()
