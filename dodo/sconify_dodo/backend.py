@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,12 @@ from typing import Any, Final
 from doit.dependency import DatabaseException
 from doit.exceptions import InvalidDodoFile
 
+from sconify_cache.wal import switch_to_wal
 from sconify_tasks.errors import StoreError
 
 _APPLICATION: Final = 0x5C0FD017
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 60
-_PAUSE_SECONDS: Final = 0.01
 _LAST_OF_A_TASK: Final = "deps:"
 _DELETE: Final = "if it can't be repaired, delete it: every task then runs once more"
 _ADVICE: Final = {
@@ -134,7 +133,7 @@ class SconifyBackend:
             run("BEGIN")  # one view of the file for several questions
             ours = self._is_ours()
         if not ours:
-            self._switch_to_wal()
+            switch_to_wal(self._database, seconds=_BUSY_SECONDS)
             with self._database:
                 run("BEGIN IMMEDIATE")
                 if not self._is_ours():  # else another process made it meanwhile
@@ -142,19 +141,6 @@ class SconifyBackend:
                     run(f"PRAGMA application_id = {_APPLICATION}")
                     run(f"PRAGMA user_version = {_VERSION}")
         run("PRAGMA synchronous = NORMAL")
-
-    def _switch_to_wal(self) -> None:
-        """Try until it succeeds: for this one statement SQLite does not wait for other processes that do the same."""
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._database.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(_PAUSE_SECONDS)
-            else:
-                return
 
     def _is_ours(self) -> bool:
         """Whether the table is there. Raises StateError for a file that holds something else."""

@@ -11,19 +11,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
+from sconify_cache.wal import switch_to_wal
 from sconify_tasks.errors import StoreError
 
 _APPLICATION_ID = 0x53434153  # "SCAS"
 _SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
-_RETRY_SECONDS = 0.01
 _NONCE = 12
 # `number` counts the versions of one name from 1 without gaps; the largest is the one that is served.
 _SCHEMA = """
@@ -60,44 +59,22 @@ class _Opened:
     file: tuple[int, int]
 
 
-class _Idle:
-    """At most one open connection that nobody uses. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._kept: _Opened | None = None
-        self._lock = Lock()
-
-    def take(self) -> _Opened | None:
-        """What is kept, now the caller's."""
-        with self._lock:
-            kept, self._kept = self._kept, None
-        return kept
-
-    def keep(self, opened: _Opened) -> None:
-        """Keep a connection, or close it where one is kept already."""
-        with self._lock:
-            if self._kept is None:
-                self._kept = opened
-                return
-        opened.connection.close()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStore:
     """The sessions in one database file, made when it is first used. Every method raises StoreError where disk or file fail.
 
-    With `keep`, a connection that nobody uses any more is kept for the next operation, until `close`: it saves SQLite's
+    With `keep`, connections that nobody uses any more are kept for the next operations, until `close`: it saves SQLite's
     opening, and its merging of the write-ahead log, of each. A server doesn't: its database can be put back from a backup.
     """
 
     path: Path
     key: bytes = field(repr=False)
     keep: bool = False
-    _idle: _Idle = field(default_factory=_Idle, init=False, repr=False, compare=False)
+    _idle: deque[_Opened] = field(default_factory=deque, init=False, repr=False, compare=False)
 
     def close(self) -> None:
-        """Close the connection that is kept: the log is merged into the database. The store can be used again."""
-        if kept := self._idle.take():
+        """Close the connections that are kept: the log is merged into the database. The store can be used again."""
+        while kept := self._take():
             kept.connection.close()
 
     def newest(self, name: str) -> StoredSession | None:
@@ -155,7 +132,7 @@ class SessionStore:
                 opened.connection.close()
                 raise
             if self.keep:
-                self._idle.keep(opened)
+                self._idle.append(opened)
             else:
                 opened.connection.close()
         except sqlite3.OperationalError as error:
@@ -168,12 +145,18 @@ class SessionStore:
             raise StoreError(f"{self.path} can't be opened: {error.strerror}") from error
 
     def _kept(self) -> _Opened | None:
-        """The connection that is kept, if it is one to the file that is there now."""
-        kept = self._idle.take()
+        """A connection that is kept, if it is one to the file that is there now."""
+        kept = self._take()
         if kept is not None and self._file() != kept.file:
             kept.connection.close()
             return None
         return kept
+
+    def _take(self) -> _Opened | None:
+        """A connection that nobody uses, now the caller's. A deque is safe for threads."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        return None
 
     def _file(self) -> tuple[int, int] | None:
         try:
@@ -191,31 +174,18 @@ class SessionStore:
         file = self._file()  # looked at before it is opened: one put in its place since is then not taken for it
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._prepare_in_time(connection)
+            self._prepare(connection)
         except BaseException:
             connection.close()
             raise
         return _Opened(connection=connection, file=file or (0, 0))
-
-    def _prepare_in_time(self, connection: sqlite3.Connection) -> None:
-        """Prepare, and again where others do so too: SQLite doesn't wait for a lock to change the journal's mode."""
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                return self._prepare(connection)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                time.sleep(_RETRY_SECONDS)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         # A row or schema planted in the file must not run functions.
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA synchronous = FULL")
         if self._identity(connection) == (0, 0):
-            connection.execute("PRAGMA journal_mode = WAL")
+            switch_to_wal(connection, seconds=_BUSY_SECONDS)
             connection.execute("BEGIN IMMEDIATE")
             if self._identity(connection) == (0, 0):  # nobody was faster
                 if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
