@@ -32,7 +32,6 @@ class Environment:
     pkcs11_module: str = ""
     docker_host: str = ""
     no_color: bool = False
-    in_container: bool = False
     documented_resources: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -67,7 +66,6 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
         pkcs11_module=variables.get("SCONIFY_PKCS11_MODULE", ""),
         docker_host=variables.get("DOCKER_HOST", ""),
         no_color=bool(variables.get("NO_COLOR")),
-        in_container=in_container,
         documented_resources=resources if in_container and resources.is_dir() else None,
         variables=dict(variables),
     )

@@ -104,11 +104,6 @@ class Result:
     done: frozenset[str]
 
 
-def run(world: World, orders: list[Order], *, jobs: int, keep_going: bool, debug: bool, verbose: bool = False) -> int:
-    """As `build_all`; return the exit code."""
-    return build_all(world, orders, jobs=jobs, keep_going=keep_going, debug=debug, verbose=verbose).code
-
-
 def build_all(
     world: World,
     orders: list[Order],

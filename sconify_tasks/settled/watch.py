@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sconify_tasks.settled.signature import settles_at
+from sconify_tasks.settled.signature import Signature, settles_at, signature
 
 _DIGEST_BYTES = 16
 
@@ -33,7 +33,7 @@ class Watch:
 
     def now(self) -> str | None:
         """The digest of what is there now; None where something is missing, or there that should not be."""
-        # Entered for every file of a project on every run: no call but the stat.
+        # Entered for every file of a project on every run: no call but the stat, `signature` is written out.
         stat, lstat = os.stat, os.lstat
         seen: list[int] = []
         try:
@@ -62,7 +62,7 @@ class Watching:
     links: list[bytes] = field(default_factory=list)
     lengths: list[bytes] = field(default_factory=list)
     absent: list[bytes] = field(default_factory=list)
-    _seen: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    _seen: dict[bytes, Signature] = field(default_factory=dict)
 
     def file(self, path: str | os.PathLike[str], *, before: int) -> None:
         """A file that was last changed before that time (ns)."""
@@ -76,7 +76,7 @@ class Watching:
         """A file of which only the length counts."""
         name = os.fsencode(path)
         self.lengths.append(name)
-        self._seen[name] = (os.stat(path).st_size,)  # noqa: PTH116
+        self._seen[name] = [os.stat(path).st_size]  # noqa: PTH116
 
     def missing(self, path: str | os.PathLike[str]) -> None:
         """A file that must not be there."""
@@ -108,7 +108,7 @@ class Watching:
         if settles_at(found) > before:
             raise TooNewError
         group.append(path)
-        self._seen[path] = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+        self._seen[path] = signature(found)
 
 
 class TooNewError(Exception):

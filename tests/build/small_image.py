@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sconify_dodo.front import Order, run
+from sconify_dodo.front import Order, build_all
 from sconify_tasks.environment import read_environment
 from sconify_tasks.events import Event, StepFailed, StepFinished, StepStarted, Stream, Warned
 from sconify_tasks.image.validate import validate
@@ -197,7 +197,7 @@ def convert(
     recorder = Recorder(react=react)
     with world_of(place, recorder, **(variables or {})) as world:
         order = order_for(native, place, **given)
-        code = run(world, [order], jobs=jobs, keep_going=False, debug=True)
+        code = build_all(world, [order], jobs=jobs, keep_going=False, debug=True).code
     if code == 0:
         validate(order.options.text("to"))
     return Outcome(code=code, events=tuple(recorder.events))

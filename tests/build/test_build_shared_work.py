@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from build.small_image import Place, Recorder, options_for, world_of
 
-from sconify_dodo.front import Order, run
+from sconify_dodo.front import Order, build_all
 from sconify_tasks.events import StepFinished
 from sconify_tasks.image.rootfs import RootfsSource
 
@@ -38,7 +38,7 @@ def test_steps_with_equal_keys_run_once_and_the_native_image_is_opened_once(nati
     monkeypatch.setattr(RootfsSource, "__init__", lambda self, *given, **more: opened.append(1) or open_(self, *given, **more))
     recorder = Recorder()
     with world_of(place, recorder) as world:
-        assert run(world, orders(native, place), jobs=jobs, keep_going=False, debug=True) == 0
+        assert build_all(world, orders(native, place), jobs=jobs, keep_going=False, debug=True).code == 0
     assert ran(recorder) == Counter(dict.fromkeys(COMMON, 1) | dict.fromkeys(OWN, 4))
     assert len(opened) == 1
 
@@ -47,14 +47,14 @@ def test_builds_at_the_same_time_on_one_cache_share_their_work(native, place):
     """Each has a world of its own, as each process has: what they share lies on the disk."""
     recorder = Recorder()
     with world_of(place, recorder) as world:  # makes the CAS and the identity, which are inputs
-        assert run(world, orders(native, place, 1), jobs=1, keep_going=False, debug=True) == 0
+        assert build_all(world, orders(native, place, 1), jobs=1, keep_going=False, debug=True).code == 0
     for file in native.rglob("secret"):
         file.write_bytes(b"something else\n")
 
     def build(order: Order) -> Recorder:
         recorder = Recorder()
         with world_of(Place(folder=place.folder), recorder) as world:
-            assert run(world, [order], jobs=1, keep_going=False, debug=True) == 0
+            assert build_all(world, [order], jobs=1, keep_going=False, debug=True).code == 0
         return recorder
 
     with ThreadPoolExecutor(4) as pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from build.small_image import SECRET, Recorder, convert, order_for, snapshot, world_of, write
 
-from sconify_dodo.front import run
+from sconify_dodo.front import build_all
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import UsageError
 
@@ -48,7 +48,7 @@ def test_a_collection_that_fails_is_a_warning(native, place, monkeypatch):
     monkeypatch.setattr("sconify_tasks.world.collect_daily", fail)
     recorder = Recorder()
     with world_of(place, recorder, SCONIFY_CACHE_SIZE="1G") as world:
-        assert run(world, [order_for(native, place)], jobs=1, keep_going=False, debug=True) == 0
+        assert build_all(world, [order_for(native, place)], jobs=1, keep_going=False, debug=True).code == 0
     assert any("could not be made smaller" in str(event) for event in recorder.events)
 
 

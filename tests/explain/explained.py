@@ -8,7 +8,7 @@ from pathlib import Path
 
 from build.small_image import Place, Recorder, order_for, world_of
 
-from sconify_dodo.front import make_build, run
+from sconify_dodo.front import build_all, make_build
 from sconify_tasks.environment import read_environment
 from sconify_tasks.events import Event, StepExplained, Stream
 from sconify_tasks.explain import Explanation, explain
@@ -37,7 +37,7 @@ def build(native: Path, place: Place, *, variables: Mapping[str, str] | None = N
     recorder = Recorder()
     with world_of(place, recorder, **(variables or {})) as world:
         world.explain = True
-        code = run(world, [order_for(native, place, **given)], jobs=1, keep_going=False, debug=True)
+        code = build_all(world, [order_for(native, place, **given)], jobs=1, keep_going=False, debug=True).code
     return Said(code=code, events=tuple(recorder.events))
 
 

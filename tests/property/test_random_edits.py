@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from property.project_tree import EDITS, Edit, Tree
 
-from sconify_dodo.front import Order, run
+from sconify_dodo.front import Order, build_all
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.validate import validate
 from sconify_tasks.project import load_project
@@ -48,7 +48,7 @@ class Builder:
         orders = [Order(name="small", options=project.images["small"], resources=self.place.resources)]
         try:
             with world_of(self.place, recorder, **self.variables) as world:
-                code = run(world, orders, jobs=self.jobs, keep_going=False, debug=True)
+                code = build_all(world, orders, jobs=self.jobs, keep_going=False, debug=True).code
         except SconifyError as error:
             return self._neutral(str(error), tree)
         if code:

@@ -192,7 +192,7 @@ def test_a_passphrase_is_asked_for_once_a_run_however_many_images_are_signed(nat
             )
             for name, heap in (("one", 1 << 20), ("two", 1 << 21), ("three", 1 << 22))
         ]
-        assert front.run(world, orders, jobs=2, keep_going=False, debug=True) == 0
+        assert front.build_all(world, orders, jobs=2, keep_going=False, debug=True).code == 0
     assert asked == [f"the signing key {key.encrypted}"]
 
 
