@@ -6,12 +6,12 @@ Derivation is HKDF-SHA256 (RFC 5869) with one label per purpose, so that no two 
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.hkdf import hkdf
+from sconify_tasks.named_file import open_named
 
 ROOT_KEY_BYTES = 32
 
@@ -57,9 +57,10 @@ def known_root_key(state: Path, *, given: str | None = None, file: Path | None =
 
 
 def _read_private(path: Path) -> bytes:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would block
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UsageError(f"{path} is not a regular file", hint="a root key is read from a file of 64 hex digits")
+    file = open_named(path)
+    if file is None:
+        raise UsageError(f"{path} is not a regular file", hint="a root key is read from a file of 64 hex digits")
+    with file:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise UsageError(f"{path} is readable by others", hint=f"chmod 600 {path}")
         return file.read(4096)

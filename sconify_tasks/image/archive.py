@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import lzma
 import os
-import stat
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -20,6 +19,7 @@ from sconify_tasks.image.extent import Extent
 from sconify_tasks.image.paths import join, split
 from sconify_tasks.image.streams import CHUNK, Forward, uncompressed
 from sconify_tasks.image.tar_read import Member, members
+from sconify_tasks.named_file import open_named
 
 _MEMBERS = 100_000  # an archive has some files per layer, and an image at most 127 layers
 _LINKS = 8
@@ -115,19 +115,17 @@ def _inside(folder: bytes, target: bytes) -> bytes:
 
 def _open(path: Path, label: str) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block
+        file = open_named(path)
     except OSError as error:
         msg = f"{label}: {error.strerror}"
         raise UnavailableError(msg, hint="check the file's name") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    if file is None:
         msg = f"{label} is not a regular file"
         raise UnavailableError(msg, hint="name an archive in a file; a folder is oci:DIR")
-    file = os.fdopen(descriptor, "rb")
     try:
-        plain = _plain(cast("BinaryIO", file))
+        plain = _plain(file)
         if plain is file:
-            return cast("BinaryIO", file)
+            return file
         unpacked = _spilled(plain, label)
     except BaseException:
         file.close()

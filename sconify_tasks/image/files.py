@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol
 
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.extent import Extent
 from sconify_tasks.image.manifest import HINT
+from sconify_tasks.named_file import open_named
 
 _HINT = "check the name; an OCI layout has the files oci-layout and index.json"
 
@@ -45,15 +44,14 @@ class FolderFiles:
     def extent(self, name: str) -> Extent:
         """Open a file."""
         try:
-            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would block
+            file = open_named(self._folder / name)
         except OSError as error:
             msg = f"{self._label}: {name}: {error.strerror}"
             raise UnavailableError(msg, hint=_HINT) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
+        if file is None:
             msg = f"{self._label}: {name} is not a regular file"
             raise UnavailableError(msg, hint=_HINT)
-        return Extent.whole(cast("BinaryIO", os.fdopen(descriptor, "rb")))
+        return Extent.whole(file)
 
     def size(self, name: str) -> int | None:
         """Its length in bytes; None where it is missing."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from pathlib import Path
 
 from sconify_tasks.errors import StoreError
+from sconify_tasks.named_file import open_named
 
 
 def read_private(path: Path, *, limit: int = 1024 * 1024) -> bytes | None:
     """Return a file's content; None where there is none. StoreError where it can't be read or others may read it."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would block
+        file = open_named(path)
+        if file is None:
+            raise StoreError(f"{path} is not a regular file", hint="restore it from a backup")
+        with file:
             mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise StoreError(f"{path} is not a regular file", hint="restore it from a backup")
             if mode & 0o077:
                 raise StoreError(f"{path} is open to others (mode {mode & 0o777:04o})", hint=f"chmod 600 {path}")
             content = file.read(limit + 1)
