@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from build.small_image import Place, make_native, snapshot, write
-from cli.commands import BIN, Ended, variables
+from cli.commands import Ended, variables
+from settled.watched import planned, run_watched
 
 PROJECT = """\
 version: 1
@@ -39,44 +40,16 @@ images:
     env: ["MODE=${MODE:-web}"]
 """
 TEMPLATE = "name: $SESSION\nversion: '0.3'\nservices: [{name: app, mrenclaves: [$MRENCLAVE], command: /bin/prog, environment: {A: b}}]\n"
-# Says on stderr which of these modules were imported, and how often the engine was asked.
-WATCHED = """\
-import atexit, os, sys
-def tell():
-    names = ("yaml", "rfc8785", "cryptography", "docker", "twisted", "rich", "blake3", "sconify_tasks.build", "sconify_tasks.project",
-             "sconify_dodo.front", "sconify_dodo.tasks")
-    found = [name for name in names if name in sys.modules]
-    os.write(2, ("imported: " + " ".join(found) + "\\n").encode())
-atexit.register(tell)
-"""
 
 
 def run(place: Place, *words: str, folder: Path | None = None, **more: str) -> Ended:
-    """`doit sconify`, after the last change has become old enough to be told from the next one."""
-    time.sleep(0.1)
-    hook = place.folder / "hook"
-    if not hook.exists():
-        hook.mkdir()
-        (hook / "sitecustomize.py").write_text(WATCHED)
-    ended = subprocess.run(
-        [BIN / "doit", "sconify", *words],
-        cwd=folder or place.folder,
-        env=variables(place, PYTHONPATH=str(hook)) | more,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Ended(code=ended.returncode, stdout=ended.stdout, stderr=ended.stderr)
+    """`doit sconify`."""
+    return run_watched(place, ["doit", "sconify", *words], hook=place.folder / "hook", folder=folder, more=more)
 
 
 def ran(ended: Ended) -> set[str]:
     """The steps that ran, as `IMAGE: STEP`."""
     return set(re.findall(r"^([a-z]+: [a-z]+) done", ended.stderr, re.MULTILINE))
-
-
-def planned(ended: Ended) -> bool:
-    return "sconify_tasks.build" in ended.stderr.splitlines()[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from build.small_image import Place, snapshot, write
-from cli.commands import BIN, Ended, arguments, variables
-from settled.test_nothing_to_do import WATCHED
-
-WATCHED_MODULES = WATCHED.replace('"yaml"', '"doit", "sconify_tasks.command_line", "yaml"')
+from cli.commands import Ended, arguments
+from settled.watched import MODULES, planned, run_watched
 
 
 def start(place: Place, native: Path, *words: str, folder: Path | None = None, **more: str) -> Ended:
-    """`sconify_image`, after the last change has become old enough to be told from the next one."""
-    time.sleep(0.1)
+    """`sconify_image`, which ends well."""
+    modules = ("doit", "sconify_tasks.command_line", *MODULES)
     hook = place.folder.with_name("hook")
-    hook.mkdir(exist_ok=True)
-    (hook / "sitecustomize.py").write_text(WATCHED_MODULES)
-    name, *rest = arguments(native, place, *words)
-    ended = subprocess.run(
-        [BIN / name, *rest],
-        cwd=folder or place.folder,
-        env=variables(place, PYTHONPATH=str(hook)) | more,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return Ended(code=ended.returncode, stdout=ended.stdout, stderr=ended.stderr)
-
-
-def planned(ended: Ended) -> bool:
-    return "sconify_tasks.build" in ended.stderr.splitlines()[-1]
+    ended = run_watched(place, arguments(native, place, *words), hook=hook, modules=modules, folder=folder, more=more)
+    assert ended.code == 0, ended.stderr
+    return ended
 
 
 def settle(place: Place, native: Path, *words: str) -> Ended:

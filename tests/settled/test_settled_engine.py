@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from build.small_image import Place
-from settled.test_nothing_to_do import planned, run
+from settled.test_nothing_to_do import run
+from settled.watched import planned
 
 PROJECT = """\
 version: 1
