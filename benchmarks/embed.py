@@ -80,7 +80,7 @@ def _cases(folder: Path, tree: Path) -> dict[str, Callable[[], Run]]:
 
     def run(*command: str) -> Run:
         (folder / "out").mkdir(exist_ok=True)
-        return timed(command, environment=os.environ, folder=folder / "out")
+        return timed(command, environment=_installed_environment(), folder=folder / "out")
 
     def cold(*command: str, made: Path) -> Run:
         shutil.rmtree(made, ignore_errors=True)
@@ -103,6 +103,11 @@ def _cases(folder: Path, tree: Path) -> dict[str, Callable[[], Run]]:
         "whole build": lambda: cold(*build, made=home),
         "whole build, one changed": lambda: changed(*build),
     }
+
+
+def _installed_environment() -> dict[str, str]:
+    """As an installed program has it: compiled once. Else every run would pay Python's compiler."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _build(folder: Path, tree: Path, home: Path) -> list[str]:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.source import ContentIdSource, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, ContentReader, LearningSource, SourceImage
 from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
 from sconify_tasks.trees import Trees
@@ -33,22 +33,6 @@ class Content:
     content_id: bytes
     salt: bytes
     facts: ObjectFacts | None
-
-
-class Reader(Protocol):
-    """Somebody who takes the whole content of some files while they are read anyway."""
-
-    def wants(self, path: bytes, content_id: bytes | None) -> bool:
-        """Whether this file must be read; its content id where that is known."""
-
-    def begin(self, path: bytes) -> None:
-        """Its blocks follow."""
-
-    def add(self, path: bytes, block: bytes) -> None:
-        """The next of them."""
-
-    def end(self, path: bytes) -> None:
-        """That was the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +83,7 @@ def scan(
     selected: Callable[[bytes], bool],
     encrypted: Callable[[bytes], bool],
     progress: Callable[[int], None],
-    reader: Reader | None = None,
+    reader: ContentReader | None = None,
 ) -> Scan:
     """Walk the roots once. SconifyError where a file is no longer what the source said."""
     made = Scan()
@@ -133,7 +117,7 @@ def scan(
 
 
 def _read(
-    entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected: bytes | None, reader: Reader | None
+    entry: Entry, content: BinaryIO, key: bytes, *, salted: bool, expected: bytes | None, reader: ContentReader | None
 ) -> Content:
     """All of it in one pass over the content; only its first bytes where they say that there is nothing else to find.
 

@@ -1,4 +1,4 @@
-"""The chunk digests of embedded files, taken while a scan reads them: hashed on threads, in any number of files at once."""
+"""The chunk digests of embedded files, taken while their content is read anyway; large blocks are hashed on threads."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from typing import Self
 from sconify_tasks.binary_fs.index import CHUNK
 
 _THREADS = 2
-# Of 1 MiB each, as scans read: what waits for a thread is all that is in memory.
+# Of 1 MiB each, as files are read: what waits for a thread is all that is in memory.
 _BLOCKS = 8
 
 
 class ChunkDigests:
-    """SHA-256 of every chunk of the files that `wanted` names, unless their content id is among `known`."""
+    """SHA-256 of every chunk of the files that `wanted` names.
 
-    def __init__(self, known: Mapping[bytes, bytes], wanted: Callable[[bytes], bool]) -> None:
+    What has its content id among `known`, or its path in `before`, is not wanted. A `ContentReader`: it is told the blocks of a
+    file by who reads it, a source that identifies itself or a scan.
+    """
+
+    def __init__(
+        self, known: Mapping[bytes, bytes], wanted: Callable[[bytes], bool], *, before: Mapping[bytes, bytes] | None = None
+    ) -> None:
         self._known, self._wanted = known, wanted
-        self._found: dict[bytes, list[Future[bytes]]] = {}
+        self._done: dict[bytes, bytes] = dict(before or {})
+        self._found: dict[bytes, list[bytes | Future[bytes]]] = {}
         self._rest = bytearray()
         self._free = BoundedSemaphore(_BLOCKS)
-        self._pool = ThreadPoolExecutor(_THREADS)
+        self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self.finish()
 
     def wants(self, path: bytes, content_id: bytes | None) -> bool:
         """Whether a file must be read for its digests."""
-        return self._wanted(path) and content_id not in self._known
+        return self._wanted(path) and path not in self._done and content_id not in self._known
 
     def begin(self, path: bytes) -> None:
         """The blocks of this file follow; they replace what was found before."""
@@ -58,12 +65,31 @@ class ChunkDigests:
             self._submit(path, bytes(self._rest))
             self._rest.clear()
 
+    def finish(self) -> None:
+        """No more files follow: wait for the threads and let go of them."""
+        for path, blocks in self._found.items():
+            self._done[path] = b"".join(block if isinstance(block, bytes) else block.result() for block in blocks)
+        self._found.clear()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def found(self) -> Mapping[bytes, bytes]:
+        """The digests of each file that was read, joined, by path."""
+        self.finish()
+        return self._done
+
     def of(self, path: bytes, content_id: bytes) -> bytes:
-        """Digests of a file, joined: just found, or known from before."""
-        found = self._found.get(path)
-        return b"".join(future.result() for future in found) if found is not None else self._known[content_id]
+        """Digests of a file, joined: found while it was read, or known from before."""
+        found = self.found().get(path)
+        return self._known[content_id] if found is None else found
 
     def _submit(self, path: bytes, block: bytes) -> None:
+        if len(block) <= CHUNK:  # a thread would cost more than it saves
+            self._found[path].append(_hash(block))
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS)
         self._free.acquire()
         future = self._pool.submit(_hash, block)
         future.add_done_callback(lambda _: self._free.release())

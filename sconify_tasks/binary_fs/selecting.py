@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from sconify_tasks.fspf.regions import Protection, Region, Regions, prefixes
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import outermost, shown
 from sconify_tasks.image.source import SourceImage
+from sconify_tasks.options import Options
 from sconify_tasks.protection import NEVER_PROTECTED
 from sconify_tasks.selection import resolve_option, service_libraries
 from sconify_tasks.services import LOADER_FILES, Service
@@ -88,6 +89,17 @@ def choose(
     pins = (*LOADER_FILES, *(service.absent if service else ()))
     named |= {path for path in pins if (found := native.lstat(path)) is not None and found.kind is Kind.FILE}
     return Chosen(embedded=frozenset(named), plain=frozenset(plain), host=host, objects=defaults, links=links)
+
+
+def likely(options: Options) -> Callable[[bytes], bool]:
+    """Whether a path is embedded as far as its name tells, before any is resolved."""
+    named = {f"/{path.strip('/')}".encode() for option in ("fs-dir", "fs-file") for path in options.texts(option)}
+    objects = not options.flag("disable-binary-fs-defaults")
+
+    def embeds(path: bytes) -> bool:
+        return (objects and bool(_SHARED_OBJECT.search(path))) or any(prefix in named for prefix in prefixes(path))
+
+    return embeds
 
 
 def embeddable(entry: Entry) -> bool:

@@ -17,7 +17,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import ContentIdSource, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, ContentReader, LearningSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -51,6 +51,11 @@ class NativeSource:
     def documents(self) -> tuple[str, ...] | None:
         """The files of a layout that the identity rests on; None for another source."""
         return getattr(self._source, "documents", None)
+
+    @property
+    def reader(self) -> ContentReader | None:
+        """Who saw the files that a folder's identity was made of."""
+        return getattr(self._source, "reader", None)
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from sconify_cache.digest import Digest
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import join, settled_mtime, shown
+from sconify_tasks.image.source import ContentReader
 from sconify_tasks.image.streams import CHUNK
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,16 +113,22 @@ class Seen(NamedTuple):
         if fingerprint(os.fstat(descriptor)) != fingerprint(self.stat):
             raise changed(self.path)
 
-    def content_id(self, key: bytes) -> Digest:
-        """Keyed BLAKE3 of the content."""
+    def content_id(self, key: bytes, reader: ContentReader | None = None) -> Digest:
+        """Keyed BLAKE3 of the content, which `reader` gets to see as well."""
         from blake3 import blake3
 
         hasher, descriptor = blake3(key=key), self.open()
         try:
+            if reader is not None:
+                reader.begin(self.path)
             left = self.stat.st_size
             while left and (data := os.read(descriptor, min(CHUNK, left))):
+                if reader is not None:
+                    reader.add(self.path, data)
                 hasher.update(data)
                 left -= len(data)
+            if reader is not None:
+                reader.end(self.path)
             self.check(descriptor)
         finally:
             os.close(descriptor)

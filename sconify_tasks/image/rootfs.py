@@ -25,6 +25,7 @@ from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
+from sconify_tasks.image.source import ContentReader
 from sconify_tasks.image.tar_write import order_key, write_tar
 
 _CONFIG = 4 << 20
@@ -50,7 +51,10 @@ class RootfsSource:
         stat_cache: StatCache | None = None,
         content_key: bytes = bytes(32),
         platform: str = "linux/amd64",
+        reader: ContentReader | None = None,
     ) -> None:
+        # Sees the files that are read for the identity: who needs more of them than that spares a second look.
+        self.reader = reader
         self._folder = folder.absolute()
         self._host = os.fsencode(self._folder)
         self._stat_cache, self._content_key = stat_cache, content_key
@@ -160,6 +164,8 @@ class RootfsSource:
                 content = self._content_ids[seen.path] = bytes.fromhex(self._content_id(seen))
             total.update(seen.line(content))
             looked_at[seen.path] = fingerprint(seen.stat)
+        if self.reader is not None:
+            self.reader.finish()
         self._identified = looked_at
         return total.hexdigest()
 
@@ -194,7 +200,8 @@ class RootfsSource:
         host = self._host + seen.path
         known = self._stat_cache.lookup(host, seen.stat) if self._stat_cache else None
         if known is None:
-            known = seen.content_id(self._content_key)
+            reader = self.reader if self.reader is not None and self.reader.wants(seen.path, None) else None
+            known = seen.content_id(self._content_key, reader)
             if self._stat_cache:
                 self._stat_cache.remember(host, seen.stat, known)
         return known

@@ -89,3 +89,22 @@ class LearningSource(ContentIdSource, Protocol):
 
     def learn(self, path: bytes, content_id: bytes) -> None:
         """The content id of a file of which all was read."""
+
+
+class ContentReader(Protocol):
+    """Somebody who takes the whole content of some files while they are read anyway."""
+
+    def wants(self, path: bytes, content_id: bytes | None) -> bool:
+        """Whether this file must be read; its content id where that is known."""
+
+    def begin(self, path: bytes) -> None:
+        """Its blocks follow."""
+
+    def add(self, path: bytes, block: bytes) -> None:
+        """The next of them."""
+
+    def end(self, path: bytes) -> None:
+        """That was the last."""
+
+    def finish(self) -> None:
+        """No more files follow."""

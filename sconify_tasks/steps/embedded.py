@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.binary_fs.digests import ChunkDigests, decode_digests, encode_digests
+from sconify_tasks.binary_fs.reader import read_before
 from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, prefixes
@@ -57,7 +58,7 @@ def _scan(
     def inside(path: bytes) -> bool:
         return regions.protection(path) is not Protection.NONE and path != binary and chosen.embeds(path)
 
-    with ChunkDigests(_known(context), inside) as reader:
+    with ChunkDigests(_known(context), inside, before=read_before(native)) as reader:
         found = scan(
             native,
             chosen.roots(),

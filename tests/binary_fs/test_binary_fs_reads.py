@@ -1,0 +1,82 @@
+"""How often a file is read for an embedded file system: once for all of its digests, and not again until it changes."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from build.small_image import convert, write
+
+from sconify_tasks.binary_fs.digests import ChunkDigests
+from sconify_tasks.events import StepFinished
+from sconify_tasks.image.folder import SeenFile
+
+EMBED = {"binary-fs": True, "dir": (), "plain": (), "fs-dir": ("/app",)}
+ENCRYPT = {"dir": ("/app",), "plain": ()}
+
+
+def read_by(outcome, step):
+    (event,) = (event for event in outcome.events if isinstance(event, StepFinished) and event.step == step)
+    return event.counts.get("files read")
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The paths of files whose chunks were hashed, as often as they were."""
+    paths = []
+    begin = ChunkDigests.begin
+    monkeypatch.setattr(ChunkDigests, "begin", lambda self, path: paths.append(path) or begin(self, path))
+    return paths
+
+
+def test_of_a_folder_each_file_is_hashed_once_with_its_identity_and_only_a_changed_one_again(
+    native, place, hashed, monkeypatch
+):
+    looked = []
+    read = SeenFile.read
+
+    def counted(self, size=-1, /):
+        data = read(self, size)
+        looked.append((self._seen.path, len(data)))
+        return data
+
+    monkeypatch.setattr(SeenFile, "read", counted)
+    for number in range(20):
+        write(native / "app" / f"file{number}", bytes([number]) * (number * 20_000 + 1))
+    assert convert(native, place, **EMBED).code == 0
+    everything = sorted(str(path.relative_to(native)) for path in (native / "app").rglob("*") if path.is_file())
+    assert sorted(hashed) == [f"/{path}".encode() for path in everything]
+    # The scan takes their first bytes, to tell ELF files.
+    assert {length for path, length in looked if path.startswith(b"/app/file")} <= {0, 1, 4}
+    hashed.clear()
+    write(native / "app" / "file7", b"changed" * 30_000)
+    assert convert(native, place, **EMBED).code == 0
+    assert hashed == [b"/app/file7"]
+
+
+def add_layer(umoci, layout, folder):
+    tar = folder.with_suffix(".tar")
+    subprocess.run(["tar", "-C", folder, "-cf", tar, "."], check=True)
+    subprocess.run([umoci, "raw", "add-layer", "--image", f"{layout}:1", tar], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("mode", [(EMBED, "embedded"), (ENCRYPT, "files")], ids=["embedded", "encrypted"])
+def test_of_an_image_in_layers_only_what_a_new_layer_brings_is_read_again(native, place, tmp_path, need, mode):
+    (given, step), umoci, layout = mode, need("umoci"), tmp_path / "native-layout"
+    for number in range(20):
+        write(native / "app" / f"file{number}", bytes([number]) * 20_000)
+    subprocess.run([umoci, "init", "--layout", layout], check=True, capture_output=True)
+    subprocess.run([umoci, "new", "--image", f"{layout}:1"], check=True, capture_output=True)
+    add_layer(umoci, layout, native)
+    command = [umoci, "config", "--image", f"{layout}:1", "--config.cmd", "/bin/prog"]
+    subprocess.run(command, check=True, capture_output=True)
+    given = {**given, "from": f"oci:{layout}:1"}
+    assert read_by(convert(native, place, **given), step) == 23
+    (tmp_path / "more" / "app").mkdir(parents=True)
+    write(tmp_path / "more" / "app" / "file7", b"changed" * 30_000)
+    add_layer(umoci, layout, tmp_path / "more")
+    outcome = convert(native, place, **given)
+    assert (outcome.code, read_by(outcome, step)) == (0, 1)
+    clean = place.beside(tmp_path / "clean")
+    assert convert(native, clean, **given).code == 0
+    assert clean.image_digest() == place.image_digest()
