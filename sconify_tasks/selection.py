@@ -75,6 +75,16 @@ def scripts_of(context: Context) -> set[bytes]:
     return {str(path).encode() for path in scripts}
 
 
+_CALLED = {
+    Kind.FILE: "regular file",
+    Kind.DIR: "directory",
+    Kind.SYMLINK: "symlink",
+    Kind.CHAR: "character device",
+    Kind.BLOCK: "block device",
+    Kind.FIFO: "FIFO",
+}
+
+
 def resolve_option(
     native: SourceImage, options: Mapping[str, Any], option: str, kinds: set[Kind], links: dict[bytes, bytes]
 ) -> set[bytes]:
@@ -87,7 +97,10 @@ def resolve_option(
             raise UsageError(f"--{option}={path}: {error.message}", hint=f"name a path that exists in {native.name}") from None
         if resolved.entry.kind not in kinds:
             wanted = "directory" if Kind.DIR in kinds else "regular file"
-            raise UsageError(f"--{option}={path} is no {wanted} in {native.name}", hint=f"it is {shown(resolved.path)}")
+            raise UsageError(
+                f"--{option}={path} is no {wanted} in {native.name}",
+                hint=f"{shown(resolved.path)} is a {_CALLED[resolved.entry.kind]}",
+            )
         _check_names(option, path, resolved)
         links.update({link.path: link.target for link in resolved.links})
         found.add(resolved.path)

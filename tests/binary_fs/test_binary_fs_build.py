@@ -152,11 +152,12 @@ def test_the_whole_image_can_be_embedded(native, place, tmp_path):
     ("given", "words"),
     [
         ({"fs-dir": ("/nowhere",)}, "--fs-dir=/nowhere"),
-        ({"fs-file": ("/app",)}, "--fs-file=/app is no regular file"),
+        ({"fs-file": ("/app",)}, "--fs-file=/app is no regular file in"),
+        ({"fs-dir": ("/app/secret",)}, "/app/secret is a regular file"),
         ({"fs-dir": ("/app",), "host-path": ("/app",)}, "/app is named by --host-path"),
         ({"fs-dir": ("/proc",)}, "proc"),
     ],
-    ids=["missing", "no file", "two classes", "the kernel's"],
+    ids=["missing", "no file", "no directory", "two classes", "the kernel's"],
 )
 def test_a_path_that_cannot_be_embedded_is_a_usage_error_and_nothing_is_left(native, place, given, words):
     (native / "proc").mkdir(exist_ok=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import time
 
 import pytest
 from build.small_image import convert, write
 
+from sconify_tasks.binary_fs import digests
 from sconify_tasks.binary_fs.digests import ChunkDigests
 from sconify_tasks.events import StepFinished
 from sconify_tasks.image.folder import SeenFile
@@ -52,6 +55,29 @@ def test_of_a_folder_each_file_is_hashed_once_with_its_identity_and_only_a_chang
     write(native / "app" / "file7", b"changed" * 30_000)
     assert convert(native, place, **EMBED).code == 0
     assert hashed == [b"/app/file7"]
+
+
+def test_what_waits_for_a_thread_is_bounded_however_large_a_file_is(monkeypatch):
+    waiting, most = [], []
+    whole = digests._hash
+
+    def slow(block):
+        time.sleep(0.001)
+        found = whole(block)
+        waiting.pop()
+        return found
+
+    monkeypatch.setattr(digests, "_hash", slow)
+    block = bytes(1 << 20)
+    with ChunkDigests({}, lambda _: True) as reader:
+        reader.begin(b"/large")
+        for _ in range(100):
+            waiting.append(1)
+            most.append(len(waiting))
+            reader.add(b"/large", block)
+        reader.end(b"/large")
+        assert reader.of(b"/large", b"") == hashlib.sha256(bytes(digests.CHUNK)).digest() * 1600
+    assert 1 < max(most) <= 9
 
 
 def add_layer(umoci, layout, folder):
