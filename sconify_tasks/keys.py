@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.hkdf import hkdf
-from sconify_tasks.named_file import open_named
+from sconify_tasks.named_file import is_anothers, open_named
 
 ROOT_KEY_BYTES = 32
 
@@ -34,7 +34,7 @@ def _parse_root_key(text: bytes, where: str) -> bytes:
 def load_root_key(state: Path, *, given: str | None = None, file: Path | None = None) -> bytes:
     """Return the root key: as given, else of `file`, else of the state folder, where it is made once (mode 0600).
 
-    Raises UsageError for a malformed key or one that others may read.
+    Raises UsageError for a malformed key, one that others may read, and another user's (not root's).
     """
     if given is not None:
         return _parse_root_key(given.encode(), "the root key in the environment")
@@ -61,7 +61,10 @@ def _read_private(path: Path) -> bytes:
     if file is None:
         raise UsageError(f"{path} is not a regular file", hint="a root key is read from a file of 64 hex digits")
     with file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
+        found = os.fstat(file.fileno())
+        if is_anothers(found):
+            raise UsageError(f"{path} belongs to user {found.st_uid}", hint="use a root key of your own, or of root's")
+        if found.st_mode & 0o077:
             raise UsageError(f"{path} is readable by others", hint=f"chmod 600 {path}")
         return file.read(4096)
 

@@ -18,3 +18,8 @@ def open_named(path: Path) -> BinaryIO | None:
         os.close(descriptor)
         return None
     return cast("BinaryIO", os.fdopen(descriptor, "rb"))
+
+
+def is_anothers(found: os.stat_result) -> bool:
+    """Whether the file belongs to a user who is neither the one who builds nor root: what is in it is that user's choice."""
+    return found.st_uid not in (os.geteuid(), 0)

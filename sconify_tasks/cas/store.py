@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sconify_cache.wal import switch_to_wal
 from sconify_tasks.errors import StoreError
+from sconify_tasks.named_file import is_anothers
 
 _APPLICATION_ID = 0x53434153  # "SCAS"
 _SCHEMA_VERSION = 1
@@ -163,6 +164,8 @@ class SessionStore:
             found = self.path.stat()
         except FileNotFoundError:
             return None
+        if is_anothers(found):
+            raise StoreError(f"{self.path} belongs to user {found.st_uid}", hint="remove it, or name another state folder")
         return found.st_dev, found.st_ino
 
     def _connect(self) -> _Opened:

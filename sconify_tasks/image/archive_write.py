@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError, UsageError, VerificationError
+from sconify_tasks.file_lock import locked
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import Layer, Sha256
 from sconify_tasks.image.streams import CHUNK
@@ -78,10 +78,10 @@ def replacing(path: Path, label: str) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.sconify")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(temporary) as out:
+        with locked(temporary) as descriptor, os.fdopen(descriptor, "r+b", closefd=False) as out:
+            out.truncate(0)
             try:
-                yield out
+                yield cast("BinaryIO", out)
                 out.flush()
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -90,26 +90,6 @@ def replacing(path: Path, label: str) -> Iterator[BinaryIO]:
     except OSError as error:
         msg = f"{label}: {error.strerror or error}"
         raise SconifyError(msg, hint="make room or choose another file") from error
-
-
-@contextmanager
-def _locked(temporary: Path) -> Iterator[BinaryIO]:
-    while True:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "r+b") as out:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _is_named(descriptor, temporary):
-                continue  # whoever had the lock has given the file its name, or removed it
-            out.truncate(0)
-            yield cast("BinaryIO", out)
-            return
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def refuse_to_replace(label: str, what: str) -> UsageError:

@@ -6,7 +6,6 @@ A lock keeps two writers of this program apart; whatever lies half-written under
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sconify_tasks.errors import SconifyError, VerificationError
+from sconify_tasks.file_lock import locked
 from sconify_tasks.image.config import json_object, parse_config
 from sconify_tasks.image.extent import Extent, copy_bytes
 from sconify_tasks.image.layout import OciLayout
@@ -86,19 +86,19 @@ class OciSink:
                 self._path(digest).unlink(missing_ok=True)
             if rest:
                 return
-            for leftover in ("index.json", "oci-layout", _LOCK):
+            for leftover in ("index.json", "oci-layout"):
                 (self._folder / leftover).unlink(missing_ok=True)
-        with suppress(OSError):  # something else lies there
-            for folder in (self._blobs, self._blobs.parent, self._folder):
-                folder.rmdir()
+            with suppress(OSError):  # something else lies there
+                self._blobs.rmdir()
+                self._blobs.parent.rmdir()
+            (self._folder / _LOCK).unlink()  # the last of what the lock is for: who waits for it takes a new one
+        with suppress(OSError):
+            self._folder.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        # Who else may write to the folder could have put a link or a FIFO there: neither is followed nor waited for.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(self._folder / _LOCK, flags, 0o666)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._folder / _LOCK):
+            self._blobs.mkdir(parents=True, exist_ok=True)
             for folder in (self._folder, self._blobs):
                 for left in folder.glob(_TEMPORARY + "*"):
                     left.unlink()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from sconify_tasks.named_file import open_named
 from sconify_tasks.settled.form import Memory, of_bytes, to_bytes
 
 _LABEL: Final = b"sconify/settled/1"
@@ -41,7 +42,10 @@ def memory_file(folder: Path, key: bytes, place: object) -> Path:
 def load_memory(file: Path, key: bytes, program: str) -> Memory | None:
     """Return what was noted by this very program in these surroundings; None where there is nothing, or nothing authentic."""
     try:
-        with file.open("rb") as stream:
+        stream = open_named(file)
+        if stream is None:
+            return None
+        with stream:
             content = stream.read(_LARGEST)
     except OSError:
         return None

@@ -7,17 +7,20 @@ import tempfile
 from pathlib import Path
 
 from sconify_tasks.errors import StoreError
-from sconify_tasks.named_file import open_named
+from sconify_tasks.named_file import is_anothers, open_named
 
 
 def read_private(path: Path, *, limit: int = 1024 * 1024) -> bytes | None:
-    """Return a file's content; None where there is none. StoreError where it can't be read or others may read it."""
+    """Return a file's content; None where there is none. StoreError where it can't be read, or is not ours alone."""
     try:
         file = open_named(path)
         if file is None:
             raise StoreError(f"{path} is not a regular file", hint="restore it from a backup")
         with file:
-            mode = os.fstat(file.fileno()).st_mode
+            found = os.fstat(file.fileno())
+            mode = found.st_mode
+            if is_anothers(found):
+                raise StoreError(f"{path} belongs to user {found.st_uid}", hint="remove it, or name another folder")
             if mode & 0o077:
                 raise StoreError(f"{path} is open to others (mode {mode & 0o777:04o})", hint=f"chmod 600 {path}")
             content = file.read(limit + 1)

@@ -46,6 +46,10 @@ class Zygote:
             env=os.environ | {"LD_PRELOAD": str(library)},
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def run(
         self,
         place: Place,

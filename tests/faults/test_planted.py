@@ -6,6 +6,7 @@ import os
 
 import pytest
 from cli.commands import arguments, run
+from parts.need import missing
 
 
 @pytest.fixture
@@ -38,3 +39,32 @@ def test_a_key_is_a_regular_file(native, built, name):
     assert ended.code in (1, 2), ended.stderr
     (line,) = ended.errors
     assert f"{name} is not a regular file" in line
+
+
+@pytest.mark.parametrize("name", ["root.key", "cas/identity.pem", "cas/sessions.sqlite"])
+def test_what_another_user_put_into_the_state_folder_is_refused(native, built, name):
+    """Of the right form and mode: whoever wrote it knows the key that is in it."""
+    if os.geteuid() != 0:
+        missing("the right to give a file to another user")
+    path = built.state / name
+    if not path.exists():
+        path.write_text("7b" * 32)
+        path.chmod(0o600)
+    os.chown(path, 12345, -1)
+    (native / "plain" / "readme").write_bytes(b"changed, so that there is something to do")
+    session = built.session.read_bytes()
+    ended = run(built, arguments(native, built, "--env=NEW=1"), env={"SCONIFY_ROOT_KEY": ""} if name == "root.key" else {})
+    assert ended.code in (1, 2), ended.stderr
+    assert ended.stdout == ""
+    (line,) = ended.errors
+    assert f"{path} belongs to user 12345" in line
+    assert name == "cas/sessions.sqlite" or built.session.read_bytes() == session
+
+
+def test_a_fifo_in_the_place_of_what_is_noted_as_settled_blocks_nobody(native, built):
+    noted = [*(built.cache / "settled").iterdir()]
+    assert noted
+    for path in noted:
+        path.unlink()
+        os.mkfifo(path, 0o600)
+    assert run(built, arguments(native, built)).code == 0

@@ -1,0 +1,111 @@
+"""Let every write of a build fail, one build a write: `PYTHONPATH=tests python -m faults.whole [ROW…]`; the result is a table.
+
+A row is `DOOR:WAY[:FIRST-LAST]`: `one_image:ENOSPC:from-then-on`, `project:EIO:once:1-200`. Ways are an error, once or from then
+on; or `kill:N`, kill -9 at N writes spread over the build, which then runs with -n 4 on all processors. Without words: all rows.
+About 0.6 s of processor time a write. The exit code is 1 where a promise was broken; what was is printed when it happens.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from build.small_image import compile_program, make_native
+from faults.every_write import DIED, NOT_REACHED, Tally, try_writes
+from faults.failing import HERE, Fault, Zygote, sample
+from faults.scenarios import Scenario, image_words, project_words, scenario
+
+SEED = 20261125
+DOORS = ("one_image", "project")
+WAYS = ("ENOSPC:from-then-on", "ENOSPC:once", "EIO:from-then-on", "EIO:once")
+ROWS = (*(f"{door}:{way}" for door in DOORS for way in WAYS), "parallel:kill:200")
+HEAD = ("run", "writes", "tried", "exit 0", "exit 1", "exit 2", "killed", "not reached", "broken promises", "cpu s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one row of the table asks for; `last` 0 is the last write."""
+
+    door: str
+    fault: Fault
+    first: int = 1
+    last: int = 0
+    points: int = 0
+
+    @staticmethod
+    def parse(text: str) -> Row:
+        door, kind, how, *where = text.split(":")
+        if kind == "kill":
+            return Row(door=door, fault=Fault(signal=signal.SIGKILL), points=int(how))
+        first, _, last = (where[0] if where else "1-0").partition("-")
+        fault = Fault(error=getattr(errno, kind), stays=how == "from-then-on")
+        return Row(door=door, fault=fault, first=int(first), last=int(last))
+
+    def numbers(self, writes: int) -> list[int]:
+        if self.points:
+            return sample(self.points, writes, seed=SEED)
+        return list(range(self.first, (self.last or writes) + 1))
+
+
+def scenarios(folder: Path, stack: ExitStack) -> dict[str, Scenario]:
+    """The doors, by name."""
+    library = folder / "faults.so"
+    gcc = shutil.which("gcc") or "gcc"
+    subprocess.run([gcc, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    native = make_native(folder / "native", compile_program(gcc, folder / "prog", "-static"))
+    zygote = Zygote(library)
+    stack.callback(zygote.close)
+    words = {
+        "one_image": image_words(native),
+        "project": project_words(native, "-n", "1"),
+        "parallel": project_words(native, "-n", "4"),
+    }
+    return {name: stack.enter_context(scenario(zygote, native, of)) for name, of in words.items()}
+
+
+def processor_seconds(zygote: Zygote) -> float:
+    """Of this process, and of all builds so far."""
+    children = Path(f"/proc/{zygote.pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+    return time.process_time() + sum(map(int, children)) / os.sysconf("SC_CLK_TCK")
+
+
+def cells(name: str, writes: int, tally: Tally, seconds: float) -> list[str]:
+    ends = [tally.codes[code] for code in (0, 1, 2, DIED, NOT_REACHED)]
+    return [name, *map(str, [writes, tally.codes.total(), *ends, len(tally.wrong)]), f"{seconds:.0f}"]
+
+
+def line(words: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def main(names: list[str]) -> int:
+    """Run the rows; each is printed when it is done."""
+    broken = False
+    folder = Path(tempfile.mkdtemp(prefix="sconify-whole-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        doors = scenarios(folder, stack)
+        print(line(HEAD), line(["---"] * len(HEAD)), sep="\n", flush=True)  # noqa: T201
+        for name in names or ROWS:
+            row = Row.parse(name)
+            door = doors[row.door]
+            calls = door.writes(signal=row.fault.signal)
+            begun = processor_seconds(door.zygote)
+            tally = try_writes(door, calls, row.numbers(len(calls)), row.fault, cpus=4 if row.door == "parallel" else 1)
+            seconds = processor_seconds(door.zygote) - begun
+            print(line(cells(name, len(calls), tally, seconds)), flush=True)  # noqa: T201
+            broken = broken or bool(tally.wrong)
+    return int(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
