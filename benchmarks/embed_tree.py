@@ -17,10 +17,11 @@ from sconify_cache.stat import StatCache
 from sconify_tasks.binary_fs.digests import ChunkDigests, decode_digests, encode_digests
 from sconify_tasks.binary_fs.filling import Filling, known_contents
 from sconify_tasks.binary_fs.section import outline
+from sconify_tasks.binary_fs.watching import Watched, contents
 from sconify_tasks.fspf.regions import Protection, Region, Regions
 from sconify_tasks.image.entry import Kind
 from sconify_tasks.image.rootfs import RootfsSource
-from sconify_tasks.scan import Content, Earlier, scan
+from sconify_tasks.scan import Earlier, scan
 from sconify_tasks.sconified import FILE_SYSTEM, section_offset, write_sconified
 
 KEY = bytes(32)
@@ -37,18 +38,18 @@ def main() -> None:
         roots=(bytes(tree),),
         now=lambda: time.time_ns() + 3600 * 10**9,  # files just written are not trusted for a moment; the benchmark can't wait
     )
-    seen = ChunkDigests({}, lambda _: True)
-    native = RootfsSource(tree, stat_cache=cache, content_key=KEY, reader=seen)
+    seen = Watched(lambda _: True)
+    native = RootfsSource(tree, stat_cache=cache, content_key=KEY, watcher=seen)
     _ = native.identity
-    known = {path.encode(): Content(content_id=bytes.fromhex(name), salt=b"", facts=None) for path, name in files.items()}
+    known = {path.encode(): bytes.fromhex(name) for path, name in files.items()}
     with ChunkDigests(
-        decode_digests(digested.read_bytes()) if digested.exists() else {}, lambda _: True, before=seen.found()
+        decode_digests(digested.read_bytes()) if digested.exists() else {}, lambda _: True, before=seen.digests()
     ) as reader:
         found = scan(
             native,
             [b"/"],
             key=KEY,
-            before=Earlier(contents=known),
+            before=Earlier(ids=known).and_plain(contents(native, seen.plain())),
             selected=lambda path: path != b"/",
             encrypted=lambda _: False,
             progress=lambda _: None,

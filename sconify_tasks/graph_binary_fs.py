@@ -53,7 +53,12 @@ _MORE: Mapping[str, Mapping[str, str]] = {
     "copy": {"embedded": "embedded.embedded"},
     "sign": {"binary_fs": "binary_fs.root"},
     "sconify": {"section": "binary_fs.section"},
-    "verify": {"embedded": "embedded.embedded", "root": "binary_fs.root", "mrenclave": "sign.mrenclave"},
+    "verify": {
+        "embedded": "embedded.embedded",
+        "digests": "embedded.digests",
+        "root": "binary_fs.root",
+        "mrenclave": "sign.mrenclave",
+    },
 }
 # What only encryption needs.
 _FEWER: Mapping[str, frozenset[str]] = {"verify": frozenset({"secret", "public", "libraries", "tag", "base", "key_id"})}

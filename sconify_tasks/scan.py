@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.source import ContentIdSource, ContentReader, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, LearningSource, SourceImage
 from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
 from sconify_tasks.trees import Trees
@@ -35,6 +35,22 @@ class Content:
     facts: ObjectFacts | None
 
 
+class ContentReader(Protocol):
+    """Somebody who takes the whole content of some files while they are read anyway."""
+
+    def wants(self, path: bytes, content_id: bytes | None) -> bool:
+        """Whether this file must be read; its content id where that is known."""
+
+    def begin(self, path: bytes) -> None:
+        """Its blocks follow."""
+
+    def add(self, path: bytes, block: bytes) -> None:
+        """The next of them."""
+
+    def end(self, path: bytes) -> None:
+        """That was the last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
     """What the previous run found, by path: content ids, salts of what was encrypted, and ELF files."""
@@ -42,6 +58,11 @@ class Earlier:
     ids: Mapping[bytes, bytes] = field(default_factory=dict)
     salts: Mapping[bytes, bytes] = field(default_factory=dict)
     objects: Mapping[bytes, ObjectFacts] = field(default_factory=dict)
+
+    def and_plain(self, ids: Mapping[bytes, bytes]) -> Earlier:
+        """With files that were read since, and are no ELF files."""
+        objects = {path: facts for path, facts in self.objects.items() if path not in ids}
+        return replace(self, ids={**self.ids, **ids}, objects=objects)
 
     def find(self, path: bytes, content_id: bytes | None, *, salted: bool) -> Content | None:
         """What reading the file would find, where that is known."""

@@ -32,7 +32,7 @@ from sconify_cache.store import BlobInfo, MissingBlobError, PrunableStore
 USE_GRANULARITY_NS: Final = 24 * 3600 * 10**9
 _BUFFER: Final = 1 << 20
 _EMPTY: Final = Digest(blake3(b"").hexdigest())
-_Fingerprint = tuple[int, int, int, int, int]
+_Fingerprint = tuple[int, int, int, int, int, int]
 
 
 def hash_stream(stream: BinaryIO) -> Digest:
@@ -45,7 +45,12 @@ def hash_stream(stream: BinaryIO) -> Digest:
 
 
 def _fingerprint(found: os.stat_result) -> _Fingerprint:
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, found.st_ctime_ns)
+
+
+def _same(known: _Fingerprint | None, found: _Fingerprint) -> bool:
+    """Whether nobody wrote to a file. A link that was made of it sets its change time, as delivering a layer does."""
+    return known == found or (known is not None and known[:4] == found[:4] and known[4] != found[4])
 
 
 class _Writer:
@@ -311,7 +316,8 @@ class LocalStore(PrunableStore):
 
     def _verify(self, digest: Digest, stream: BinaryIO) -> None:
         fingerprint = _fingerprint(os.fstat(stream.fileno()))
-        if self._verified.get(digest) == fingerprint:
+        if _same(self._verified.get(digest), fingerprint):
+            self._verified[digest] = fingerprint
             return
         with disk_errors(self._locate(digest)):
             if hash_stream(stream) != digest:

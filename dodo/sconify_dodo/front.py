@@ -215,7 +215,7 @@ def default_jobs() -> int:
 
 def _source(world: World, options: Options, option: str) -> OpenedSource:
     def open_image() -> SourceImage:
-        from sconify_tasks.binary_fs.reader import reader_of
+        from sconify_tasks.binary_fs.watching import watcher_of
         from sconify_tasks.image.references import open_source
 
         name = options.text(option)
@@ -228,7 +228,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 content_key=world.keys.content_id_key(),
                 default_oci_store=world.images,
                 memory=world.layer_memory,
-                reader=reader_of(options) if option == "from" else None,
+                watcher=watcher_of(options) if option == "from" else None,
             )
         except UnavailableError as error:
             if option != "base":

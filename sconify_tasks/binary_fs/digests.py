@@ -20,15 +20,14 @@ _BLOCKS = 8
 class ChunkDigests:
     """SHA-256 of every chunk of the files that `wanted` names.
 
-    What has its content id among `known`, or its path in `before`, is not wanted. A `ContentReader`: it is told the blocks of a
-    file by who reads it, a source that identifies itself or a scan.
+    What has its content id among `known`, or its path in `before`, is not wanted. A scan's `ContentReader`.
     """
 
     def __init__(
         self, known: Mapping[bytes, bytes], wanted: Callable[[bytes], bool], *, before: Mapping[bytes, bytes] | None = None
     ) -> None:
         self._known, self._wanted = known, wanted
-        self._done: dict[bytes, bytes] = dict(before or {})
+        self._before = before or {}
         self._found: dict[bytes, list[bytes | Future[bytes]]] = {}
         self._rest = bytearray()
         self._free = BoundedSemaphore(_BLOCKS)
@@ -38,11 +37,12 @@ class ChunkDigests:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self.finish()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def wants(self, path: bytes, content_id: bytes | None) -> bool:
         """Whether a file must be read for its digests."""
-        return self._wanted(path) and path not in self._done and content_id not in self._known
+        return self._wanted(path) and path not in self._before and content_id not in self._known
 
     def begin(self, path: bytes) -> None:
         """The blocks of this file follow; they replace what was found before."""
@@ -65,24 +65,13 @@ class ChunkDigests:
             self._submit(path, bytes(self._rest))
             self._rest.clear()
 
-    def finish(self) -> None:
-        """No more files follow: wait for the threads and let go of them."""
-        for path, blocks in self._found.items():
-            self._done[path] = b"".join(block if isinstance(block, bytes) else block.result() for block in blocks)
-        self._found.clear()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-
-    def found(self) -> Mapping[bytes, bytes]:
-        """The digests of each file that was read, joined, by path."""
-        self.finish()
-        return self._done
-
     def of(self, path: bytes, content_id: bytes) -> bytes:
         """Digests of a file, joined: found while it was read, or known from before."""
-        found = self.found().get(path)
-        return self._known[content_id] if found is None else found
+        found = self._found.get(path)
+        if found is not None:
+            return b"".join(block if isinstance(block, bytes) else block.result() for block in found)
+        before = self._before.get(path)
+        return self._known[content_id] if before is None else before
 
     def _submit(self, path: bytes, block: bytes) -> None:
         if len(block) <= CHUNK:  # a thread would cost more than it saves

@@ -64,13 +64,14 @@ class Filling:
 
     def _read_missing(self, out: BinaryIO, start: int, missing: dict[bytes, Extent]) -> None:
         native = self.native()
+        known = native.content_id if isinstance(native, ContentIdSource) else None
         with native.walk(sorted(missing)) as stream:
             for entry, content in stream:
                 extent = missing.pop(entry.path, None)
                 if extent is None or content is None:
                     continue
                 out.seek(start + extent.offset)
-                if isinstance(native, ContentIdSource) and native.content_id(entry.path) is not None:
+                if known is not None and known(entry.path) is not None:
                     # The source notices by itself a file that changed since its content id was taken.
                     copy_range(content, out, extent.size)
                 else:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
-from sconify_tasks.binary_fs.index import HEADER, Extent, Index, decode_header, decode_index, root_hash
+from sconify_tasks.binary_fs.index import CHUNK, HEADER, Extent, Index, decode_header, decode_index, root_hash
 from sconify_tasks.fspf.errors import MalformedError
+
+_Chunk = tuple[int, int, bytes]
+_BUFFER = 256 << 10  # stays in the processor's cache while it is hashed; whole chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,31 @@ class Section:
             if hashlib.sha256(chunk).digest() != digest:
                 raise MalformedError("chunk", f"the embedded data is damaged at byte {offset}")
             yield chunk
+
+    def check(self, extents: Iterable[Extent]) -> None:
+        """Read files' contents and hold them against their digests; MalformedError for a chunk that was changed."""
+        buffer = memoryview(bytearray(_BUFFER))
+        for extent in extents:
+            self.file.seek(self.start + HEADER.size + extent.offset)
+            for chunks in _batched(extent.chunks(), _BUFFER // CHUNK):
+                first, size = chunks[0][0], sum(length for _, length, _ in chunks)
+                block = _into(self.file, buffer[:size])
+                for offset, length, digest in chunks:
+                    if hashlib.sha256(block[offset - first : offset - first + length]).digest() != digest:
+                        raise MalformedError("chunk", f"the embedded data is damaged at byte {offset}")
+
+
+def _batched(chunks: Iterator[_Chunk], count: int) -> Iterator[list[_Chunk]]:
+    while batch := list(islice(chunks, count)):
+        yield batch
+
+
+def _into(file: BinaryIO, view: memoryview) -> memoryview:
+    """Fill the view as far as the file goes."""
+    got = 0
+    while got < len(view) and (count := file.readinto(view[got:])):  # type: ignore[attr-defined]
+        got += count
+    return view[:got]
 
 
 def exactly(content: BinaryIO, length: int) -> bytes:

@@ -17,7 +17,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import ContentIdSource, ContentReader, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, ContentWatcher, LearningSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -53,9 +53,9 @@ class NativeSource:
         return getattr(self._source, "documents", None)
 
     @property
-    def reader(self) -> ContentReader | None:
+    def watcher(self) -> ContentWatcher | None:
         """Who saw the files that a folder's identity was made of."""
-        return getattr(self._source, "reader", None)
+        return getattr(self._source, "watcher", None)
 
     @property
     def identity(self) -> str:

@@ -8,11 +8,9 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
-from sconify_cache.digest import Digest
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import join, settled_mtime, shown
-from sconify_tasks.image.source import ContentReader
 from sconify_tasks.image.streams import CHUNK
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -25,6 +23,7 @@ KINDS = {
     stat.S_IFBLK: Kind.BLOCK,
     stat.S_IFIFO: Kind.FIFO,
 }
+CONTENT_ID = 32
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
 
@@ -84,17 +83,17 @@ class Seen(NamedTuple):
         except OSError:
             return ()  # a file system without them
 
-    def line(self, content: bytes) -> bytes:
-        """All of the above in bytes that no other path has, with the content's id; made for every path of every run."""
+    def line(self) -> tuple[bytes, bytes]:
+        """All of it in bytes that no other path has, before and after the content's id; made for every path of every run."""
         found, kind = self.stat, self.kind
         target = self.target() if kind is Kind.SYMLINK else b""
-        size = found.st_size if kind is Kind.FILE else 0
+        size, content = (found.st_size, CONTENT_ID) if kind is Kind.FILE else (0, 0)
         pairs = self.xattrs()
         numbers = (kind, found.st_mode & 0o7777, found.st_uid, found.st_gid, settled_mtime(self.path, found.st_mtime_ns), size)
-        lengths = (len(self.path), len(target), len(self.hardlink), len(content), 2 * len(pairs))
+        lengths = (len(self.path), len(target), len(self.hardlink), content, 2 * len(pairs))
         head = b"%d %d %d %d %d %d %d %d %d %d %d %d %d\n" % (*numbers, *self.device(), *lengths)
         fields = b"".join(b"%d\n%b" % (len(field), field) for pair in pairs for field in pair)
-        return head + self.path + target + self.hardlink + content + fields
+        return head + self.path + target + self.hardlink, fields
 
     def open(self) -> int:
         """Descriptor of the file that was seen, and of no other that was put there since."""
@@ -112,27 +111,6 @@ class Seen(NamedTuple):
         """Raise where the file was written to since it was seen."""
         if fingerprint(os.fstat(descriptor)) != fingerprint(self.stat):
             raise changed(self.path)
-
-    def content_id(self, key: bytes, reader: ContentReader | None = None) -> Digest:
-        """Keyed BLAKE3 of the content, which `reader` gets to see as well."""
-        from blake3 import blake3
-
-        hasher, descriptor = blake3(key=key), self.open()
-        try:
-            if reader is not None:
-                reader.begin(self.path)
-            left = self.stat.st_size
-            while left and (data := os.read(descriptor, min(CHUNK, left))):
-                if reader is not None:
-                    reader.add(self.path, data)
-                hasher.update(data)
-                left -= len(data)
-            if reader is not None:
-                reader.end(self.path)
-            self.check(descriptor)
-        finally:
-            os.close(descriptor)
-        return Digest(hasher.hexdigest())
 
 
 class SeenFile(io.RawIOBase):

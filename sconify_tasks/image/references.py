@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sconify_tasks.image.layered import LayerMemory
     from sconify_tasks.image.rootfs import StatCache
-    from sconify_tasks.image.source import ContentReader, SourceImage
+    from sconify_tasks.image.source import ContentWatcher, SourceImage
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -90,18 +90,18 @@ def open_source(
     stat_cache: StatCache | None = None,
     content_key: bytes = bytes(32),
     memory: LayerMemory | None = None,
-    reader: ContentReader | None = None,
+    watcher: ContentWatcher | None = None,
 ) -> SourceImage:
     """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
 
-    UnavailableError names what is missing; `.name` of the result says which one it is. `reader` sees the files of a folder
+    UnavailableError names what is missing; `.name` of the result says which one it is. `watcher` sees the files of a folder
     that are read for its identity.
     """
     transport, rest = split_transport(ref)
     if transport == "dir":
         from sconify_tasks.image.rootfs import RootfsSource
 
-        return RootfsSource(Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform, reader=reader)
+        return RootfsSource(Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform, watcher=watcher)
     if transport in {"oci", "oci-archive"}:
         from sconify_tasks.image.oci import OciSource
 

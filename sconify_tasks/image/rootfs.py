@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -20,15 +21,17 @@ from typing import BinaryIO, Protocol, cast
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.config import identity_of, parse_config
+from sconify_tasks.image.content_ids import ContentIds, in_order
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed, descend, fingerprint, linked, lstat
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
-from sconify_tasks.image.source import ContentReader
+from sconify_tasks.image.source import ContentWatcher
 from sconify_tasks.image.tar_write import order_key, write_tar
 
 _CONFIG = 4 << 20
+_LookedAt = tuple[bytes, os.stat_result, bool, tuple[bytes, bytes]]
 
 
 class StatCache(Protocol):
@@ -51,10 +54,10 @@ class RootfsSource:
         stat_cache: StatCache | None = None,
         content_key: bytes = bytes(32),
         platform: str = "linux/amd64",
-        reader: ContentReader | None = None,
+        watcher: ContentWatcher | None = None,
     ) -> None:
         # Sees the files that are read for the identity: who needs more of them than that spares a second look.
-        self.reader = reader
+        self.watcher = watcher
         self._folder = folder.absolute()
         self._host = os.fsencode(self._folder)
         self._stat_cache, self._content_key = stat_cache, content_key
@@ -158,16 +161,28 @@ class RootfsSource:
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())
         looked_at = {}
-        for seen in self._descend([b"/"]):
-            content = b""
-            if stat.S_ISREG(seen.stat.st_mode):
-                content = self._content_ids[seen.path] = bytes.fromhex(self._content_id(seen))
-            total.update(seen.line(content))
-            looked_at[seen.path] = fingerprint(seen.stat)
-        if self.reader is not None:
-            self.reader.finish()
+        with ContentIds(self._content_key, self.watcher) as ids:
+            for (path, status, is_new, (before, after)), content in in_order(self._looked_at(ids)):
+                if stat.S_ISREG(status.st_mode):
+                    self._content_ids[path] = content
+                    if self._stat_cache and is_new:
+                        self._stat_cache.remember(self._host + path, status, Digest(content.hex()))
+                for part in (before, content, after):
+                    total.update(part)
+                looked_at[path] = fingerprint(status)
         self._identified = looked_at
         return total.hexdigest()
+
+    def _looked_at(self, ids: ContentIds) -> Iterator[tuple[_LookedAt, bytes | Future[Digest]]]:
+        """Every path; a file's content id may be on its way."""
+        for seen in self._descend([b"/"]):
+            content: bytes | Future[Digest] = b""
+            known = None
+            if stat.S_ISREG(seen.stat.st_mode):
+                known = self._stat_cache.lookup(self._host + seen.path, seen.stat) if self._stat_cache else None
+                found = ids.take(seen) if known is None else known
+                content = found if isinstance(found, Future) else bytes.fromhex(found)
+            yield (seen.path, seen.stat, known is None, seen.line()), content
 
     def _check_unchanged(self, path: bytes, found: os.stat_result | None) -> None:
         """Raise where a path is no longer what the identity was taken of: records are filed under it."""
@@ -195,16 +210,6 @@ class RootfsSource:
                     file.finish()
             else:
                 yield seen.entry(), None
-
-    def _content_id(self, seen: Seen) -> Digest:
-        host = self._host + seen.path
-        known = self._stat_cache.lookup(host, seen.stat) if self._stat_cache else None
-        if known is None:
-            reader = self.reader if self.reader is not None and self.reader.wants(seen.path, None) else None
-            known = seen.content_id(self._content_key, reader)
-            if self._stat_cache:
-                self._stat_cache.remember(host, seen.stat, known)
-        return known
 
     def _descend(self, roots: list[bytes]) -> Iterator[Seen]:
         inodes: dict[tuple[int, int], bytes] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -91,20 +91,14 @@ class LearningSource(ContentIdSource, Protocol):
         """The content id of a file of which all was read."""
 
 
-class ContentReader(Protocol):
-    """Somebody who takes the whole content of some files while they are read anyway."""
+TakeBlock = Callable[[memoryview], None]
 
-    def wants(self, path: bytes, content_id: bytes | None) -> bool:
-        """Whether this file must be read; its content id where that is known."""
 
-    def begin(self, path: bytes) -> None:
-        """Its blocks follow."""
+class ContentWatcher(Protocol):
+    """Somebody who takes the content of some files of a folder while they are read for its identity."""
 
-    def add(self, path: bytes, block: bytes) -> None:
-        """The next of them."""
+    def watch(self, path: bytes) -> TakeBlock | None:
+        """Who gets the blocks of this file, in order and on one thread, each 256 KiB but the last; None where nobody wants it.
 
-    def end(self, path: bytes) -> None:
-        """That was the last."""
-
-    def finish(self) -> None:
-        """No more files follow."""
+        A block is gone when the call returns.
+        """

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.binary_fs.digests import ChunkDigests, decode_digests, encode_digests
-from sconify_tasks.binary_fs.reader import read_before
 from sconify_tasks.binary_fs.selecting import Chosen, choose, embeddable
+from sconify_tasks.binary_fs.watching import contents, watched
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, prefixes
 from sconify_tasks.image.entry import Entry, Kind
@@ -58,18 +58,21 @@ def _scan(
     def inside(path: bytes) -> bool:
         return regions.protection(path) is not Protection.NONE and path != binary and chosen.embeds(path)
 
-    with ChunkDigests(_known(context), inside, before=read_before(native)) as reader:
+    seen = watched(native)
+    unread = contents(native, seen.plain())
+    before = earlier(context.previous, context.world.trees, trees=("embedded", "public"))
+    with ChunkDigests(_known(context), inside, before=seen.digests()) as reader:
         found = scan(
             native,
             chosen.roots(),
             key=context.world.keys.content_id_key(),
-            before=earlier(context.previous, context.world.trees, trees=("embedded", "public")),
+            before=before.and_plain(unread),
             selected=lambda path: path != b"/" and (inside(path) or chosen.copies(path)),
             encrypted=lambda _: False,
             progress=context.progress,
             reader=reader,
         )
-        context.count("files read", found.read)
+        context.count("files read", found.read + sum(entry.path in unread for entry in found.public))
         inner = [entry for entry in found.public if inside(entry.path)]
         embedded = [entry for entry in inner if embeddable(entry.meta)]
         digests = {entry.content: reader.of(entry.path, entry.content) for entry in embedded if entry.meta.kind is Kind.FILE}

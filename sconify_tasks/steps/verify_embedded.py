@@ -1,17 +1,20 @@
 """verify_embedded: the finished image is reopened: what was to be embedded is in the binary, byte for byte, and is measured.
 
-Nothing is trusted that was computed on the way: the sconified ELF is read where it lies in its layer, and measured anew.
+The sconified ELF is read where it lies in its layer, all of it, and measured anew. Its data is held against the digests
+that were taken with the content ids when the native image was read, not against those that it brings.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import BinaryIO, cast
 
 from sconify_tasks.assembled import assembled, not_as_asked
+from sconify_tasks.binary_fs.digests import decode_digests
+from sconify_tasks.binary_fs.index import Extent
 from sconify_tasks.binary_fs.reading import Section, open_section
 from sconify_tasks.elf_place import FilePart
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
@@ -38,8 +41,8 @@ def run(context: Context) -> Outputs:
     with section.file:
         _check_tree(section, embedded)
         on_disk = [entry for entry in section.index.manifest.entries if _on_disk(section, entry)]
-    files = [entry for entry in embedded if entry.meta.kind is Kind.FILE]
-    _check_contents(section, part, files, key=context.world.keys.content_id_key())
+    digests = decode_digests(context.world.store.get(context.blob("digests")))
+    _check_contents(section, part, _due(section, [entry for entry in embedded if entry.meta.kind is Kind.FILE], digests))
     _check_disk(image, on_disk)
     return Outputs(facts={"protected": len(embedded)})
 
@@ -93,22 +96,26 @@ def _check_tree(section: Section, embedded: Iterable[ManifestEntry]) -> None:
             raise not_as_asked(f"{shown(entry.path)} is not embedded as it is in the native image")
 
 
-def _check_contents(section: Section, part: FilePart, files: Sequence[ManifestEntry], *, key: bytes) -> None:
-    """Read every chunk of every file, on threads; each has a descriptor of its own."""
-    from blake3 import blake3
+def _due(section: Section, files: Iterable[ManifestEntry], digests: Mapping[bytes, bytes]) -> list[Extent]:
+    """Every part of the data that is some file's, once, in the order in which they lie; each as the native image had it."""
+    due: dict[int, Extent] = {}
+    for entry in files:
+        extent = section.index.extents[entry.path]
+        if extent.digests != digests.get(entry.content) or extent.size != entry.meta.size:
+            raise not_as_asked(f"{shown(entry.path)} is embedded with another content")
+        due[extent.offset] = extent
+    return [due[offset] for offset in sorted(due)]
 
-    def check(some: Sequence[ManifestEntry]) -> None:
+
+def _check_contents(section: Section, part: FilePart, extents: list[Extent]) -> None:
+    """Read every chunk, on threads; each has a descriptor of its own."""
+
+    def check(some: list[Extent]) -> None:
         with _layer_of(part) as file:
-            own = replace(section, file=file)
-            for entry in some:
-                hasher = blake3(key=key)
-                for chunk in own.read(own.index.extents[entry.path]):
-                    hasher.update(chunk)
-                if hasher.digest() != entry.content:
-                    raise not_as_asked(f"{shown(entry.path)} is embedded with another content")
+            replace(section, file=file).check(some)
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        for _ in threads.map(check, [files[start::_THREADS] for start in range(_THREADS)]):
+        for _ in threads.map(check, [extents[start::_THREADS] for start in range(_THREADS)]):
             pass
 
 

@@ -270,3 +270,22 @@ def test_an_adopted_file_is_hashed_once_and_again_only_where_it_was_touched(stor
     path.write_bytes(b"other" * 1000)
     with pytest.raises(MissingBlobError):
         store.path(digest)
+
+
+def test_a_verified_blob_is_not_hashed_again_for_a_link_that_was_made_of_it_and_is_after_a_write(tmp_path, monkeypatch):
+    hashed = []
+    whole = local.hash_stream
+    monkeypatch.setattr(local, "hash_stream", lambda stream: hashed.append(1) or whole(stream))
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "layer").write_bytes(b"layer")
+    digest = store.adopt(tmp_path / "layer")
+    path = store.path(digest)
+    assert len(hashed) == 1
+    os.link(path, tmp_path / "delivered")
+    assert store.path(digest) == path
+    assert len(hashed) == 1
+    (tmp_path / "delivered").chmod(0o600)
+    (tmp_path / "delivered").write_bytes(b"LAYER")
+    with pytest.raises(MissingBlobError):
+        store.path(digest)
+    assert len(hashed) == 2
