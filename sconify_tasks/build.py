@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,9 +136,18 @@ class Build:
             self._explain(step, "run", reasons_for(self, step, self._before))
         why = "; ".join(self.reasons(step)[:3])
         self.world.events.emit(StepStarted(image=self.name, step=step.name, why=why))
-        outputs, counts = self._run(step)
+        with self._admitted(step):
+            outputs, counts = self._run(step)
         self._record(step, outputs)
         return counts
+
+    def _admitted(self, step: Step) -> AbstractContextManager[None]:
+        """Wait until there is memory for a heavy step."""
+        if not step.whole:
+            return nullcontext()
+        from sconify_tasks.working_set import working_set
+
+        return self.world.memory.admitted(working_set(step, self.context(step)))
 
     def action(self, step: Step) -> Action:
         """What the step would do now: its key, and the components that make it."""

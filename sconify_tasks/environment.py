@@ -25,6 +25,7 @@ class Environment:
     cache: Path
     shared_cache: Path | None = None
     cache_size: int | None = None
+    memory: int | None = None
     root_key: str | None = field(default=None, repr=False)
     epoch: int = DEFAULT_EPOCH
     signer: str = ""
@@ -54,7 +55,8 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
     in_container = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
     resources = root / "build-resources"
     return Environment(
-        cache_size=_cache_size(variables.get("SCONIFY_CACHE_SIZE", "")),
+        cache_size=_size(variables, "SCONIFY_CACHE_SIZE"),
+        memory=_size(variables, "SCONIFY_MEMORY"),
         home=home,
         state=Path(state),
         cache=Path(cache),
@@ -71,11 +73,12 @@ def read_environment(variables: Mapping[str, str], *, root: Path = Path("/")) ->
     )
 
 
-def _cache_size(text: str) -> int | None:
+def _size(variables: Mapping[str, str], name: str) -> int | None:
+    text = variables.get(name, "")
     try:
         return size(text) if text else None
     except ValueError:
-        raise UsageError(f"SCONIFY_CACHE_SIZE={text} is no size", hint="write 500M, 20G or the like") from None
+        raise UsageError(f"{name}={text} is no size", hint="write 500M, 20G or the like") from None
 
 
 def _below(variables: Mapping[str, str], name: str, default: Path) -> str:

@@ -41,6 +41,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="files",
         version=4,
+        whole=frozenset({"secret", "salts", "public"}),
         inputs={
             "native": "external.native",
             "binary": "binary.path",
@@ -92,6 +93,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="encrypt",
         version=2,
+        whole=frozenset({"secret", "salts"}),
         inputs={
             "secret": "files.secret",
             "salts": "files.salts",
@@ -104,6 +106,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="copy",
         version=2,
+        whole=frozenset({"public"}),
         inputs={
             "base": "external.base",
             "config": "inspect.config",
@@ -137,6 +140,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="manifest",
         version=2,
+        whole=frozenset({"salts", "copied"}),
         inputs={
             "base": "external.base",
             "salts": "files.salts",
@@ -167,6 +171,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="verify",
         version=2,
+        whole=frozenset({"secret", "public", "embedded"}),  # the last one in its place with --binary-fs
         inputs={
             **_IMAGE,
             "secret": "files.secret",

@@ -10,6 +10,7 @@ from sconify_tasks.step import Step
 _EMBEDDED = Step(
     name="embedded",
     version=4,
+    whole=frozenset({"embedded", "digests"}),
     inputs={
         "native": "external.native",
         "binary": "binary.path",
@@ -28,6 +29,7 @@ _EMBEDDED = Step(
 _BINARY_FS = Step(
     name="binary_fs",
     version=2,
+    whole=frozenset({"embedded", "digests"}),
     inputs={
         "base": "external.base",
         "embedded": "embedded.embedded",

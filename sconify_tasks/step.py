@@ -125,7 +125,8 @@ class Step:
 
     `inputs` maps an input's name to `STEP.OUTPUT`, or to `external.NAME` for what the build finds outside: identities of
     images, the runtime's digest. A step with an `effect` changes the world (deliver, upload): its outputs are
-    checked, not only its key.
+    checked, not only its key. `whole` names what a heavy step has in memory at once, of its inputs or of what it yielded the
+    last time: trees, with an object a file (see `working_set`). It is not part of any key.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Step:
     reads: frozenset[str] = frozenset()
     secret: bool = False
     effect: bool = False
+    whole: frozenset[str] = frozenset()
 
     @property
     def public(self) -> bool:

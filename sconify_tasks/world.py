@@ -24,7 +24,7 @@ from sconify_cache.shared import SharedCache
 from sconify_cache.stat import StatCache
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
-from sconify_tasks.events import Stream, Warned
+from sconify_tasks.events import Stream, Subscriber, Warned
 from sconify_tasks.image.listing import list_images
 from sconify_tasks.image.opened import OpenedSource, OpenedSources
 from sconify_tasks.image.references import parse_reference, split_transport
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sconify_tasks.cas.embedded import EmbeddedCas
     from sconify_tasks.cas.interface import Cas
     from sconify_tasks.image.layered import LayerMemory
+    from sconify_tasks.memory_budget import Admission
     from sconify_tasks.signing.choose import ChosenSigner
     from sconify_tasks.trees import Trees
 
@@ -120,6 +121,14 @@ class World:
         return StoredLayerMemory(store=self.store, actions=self.actions, key=self.keys.content_id_key())
 
     @cached_property
+    def memory(self) -> Admission:
+        """What the steps that run at once may use."""
+        from sconify_tasks.memory_budget import MemoryBudget, default_limit
+
+        given = self.environment.memory
+        return MemoryBudget(default_limit() if given is None else given)
+
+    @cached_property
     def trees(self) -> Trees:
         """The trees that steps hand on."""
         from sconify_tasks.trees import Trees
@@ -190,8 +199,7 @@ class World:
             try:
                 yield
             finally:
-                for cas in self._embedded.values():
-                    cas.close()
+                self._close_cas()
         self._keep_to_size()
 
     def _keep_to_size(self) -> None:
@@ -212,17 +220,47 @@ class World:
         finally:
             index.close()
 
+    def fork_ahead(self) -> None:
+        """Before a fork: keep what was learned, and close what two processes must not share. It is opened again when needed."""
+        self._keep_stats()
+        self._close_cas()
+        self.actions.close()
+        self.flights.close()
+
+    def forked(self, emit: Subscriber, memory: Admission) -> list[object]:
+        """In a forked child: open connections and images of its own when needed, and emit to `emit` alone.
+
+        Returns what was the parent's: to be held, so that nothing closes or removes it at this process's end.
+        """
+        parents: list[object] = [
+            *self.sources.abandon(),
+            self._docker,
+            self.__dict__.pop("sinks", None),
+            *self.events.subscribers,
+        ]
+        self._docker, self._stat_caches, self.memory = None, [], memory
+        self.events.subscribers[:] = [emit]
+        return parents
+
     def close(self) -> None:
         """Keep what was learned, and let go of images and connections."""
         self.sources.close()
-        # It only saves time: that it can't be kept must not hide how the run ended.
-        with suppress(StoreError):
-            for cache in [] if self.read_only else self._stat_caches:
-                cache.save()
+        self._keep_stats()
+        self._close_cas()
         self.actions.close()
         self.flights.close()
         if self._docker is not None:
             self._docker.close()
+
+    def _close_cas(self) -> None:
+        for cas in self._embedded.values():
+            cas.close()
+
+    def _keep_stats(self) -> None:
+        # It only saves time: that it can't be kept must not hide how the run ended.
+        with suppress(StoreError):
+            for cache in [] if self.read_only else self._stat_caches:
+                cache.save()
 
 
 def open_world(

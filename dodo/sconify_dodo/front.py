@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
-from sconify_dodo.plan_all import Upstream, plan_all, say_left_out, waits_for
+from sconify_dodo.plan_all import Stale, Upstream, plan_all, say_left_out, waits_for
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.chains import delivered_to
 from sconify_tasks.environment import Environment
@@ -151,24 +151,35 @@ def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs:
     stale, failed = plan_all(builds, upstream, world.events, keep_going=keep_going)
     if not stale:
         return failed
-    from sconify_dodo.tasks import run_tasks, tasks_for
-
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
         stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=keep_going)
         waits = {name: waits_for(name, upstream, stale) for name in stale}
         for name, (build, misses) in stale.items():
             world.events.emit(_plan_made(name, build, misses, after=tuple(waits[name])))
-        state = world.environment.cache / "doit.db"
-        tasks = tasks_for(stale, waits=waits)
         try:
-            code = run_tasks(tasks, state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+            code = _run_stale(world, stale, waits, jobs=jobs, keep_going=keep_going, debug=debug)
         except KeyboardInterrupt:
             world.events.interrupted()
             raise
         if keep_going:
             say_left_out(stale, upstream, world.events)
     return code or failed
+
+
+def _run_stale(
+    world: World, stale: Stale, waits: Mapping[str, tuple[str, ...]], *, jobs: int, keep_going: bool, debug: bool
+) -> int:
+    """Steps on threads; or, of many images, whole images in worker processes (docs/adr/0008-worker-processes.md)."""
+    from sconify_dodo.tasks import image_tasks, run_tasks, tasks_for
+    from sconify_dodo.workers import how_many, working
+
+    state = world.environment.cache / "doit.db"
+    count = how_many(world, stale, waits, jobs=jobs)
+    if not count:
+        return run_tasks(tasks_for(stale, waits=waits), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+    with working(world, stale, count=count, state=state, keep_going=keep_going) as workers:
+        return run_tasks(image_tasks(workers), state=state, jobs=count, keep_going=keep_going, debug=debug)
 
 
 def _plan_made(name: str, build: Build, misses: tuple[Miss, ...], *, after: tuple[str, ...]) -> PlanMade:

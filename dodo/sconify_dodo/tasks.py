@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.control import TaskControl
 from doit.dependency import Dependency, JSONCodec, MD5Checker
@@ -20,29 +20,51 @@ from sconify_tasks.build import Build, Miss
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.step import Step
 
+if TYPE_CHECKING:
+    from sconify_dodo.workers import Workers
+
 _LOOK_UP_SECONDS = 0.25
 
 
 def tasks_for(
-    stale: Mapping[str, tuple[Build, Sequence[Miss]]], *, waits: Mapping[str, Sequence[str]] = MappingProxyType({})
+    stale: Mapping[str, tuple[Build, Sequence[Miss]]],
+    *,
+    waits: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    before: Callable[[], None] = lambda: None,
 ) -> list[Task]:
     """Return one task a stale step, a group an image, and the group of all.
 
     `waits` says which images an image is made from that are stale themselves: it is looked at when they are delivered.
+    `before` is called before each step, and may refuse it.
     """
     tasks: list[Task] = []
     for name, (build, misses) in stale.items():
         stale_steps = {miss.step.name for miss in misses}
         gates = [f"{GROUP}:{upstream}:deliver" for upstream in waits.get(name, ())]
-        steps = [_task(name, build, miss.step, stale_steps, gates) for miss in misses]
+        steps = [_task(build, miss.step, stale_steps, gates, before) for miss in misses]
         tasks += steps
         tasks.append(Task(f"{GROUP}:{name}", None, task_dep=[task.name for task in steps], has_subtask=True))
     tasks.append(Task(GROUP, None, task_dep=[f"{GROUP}:{name}" for name in stale], has_subtask=True))
     return tasks
 
 
+def image_tasks(workers: Workers) -> list[Task]:
+    """Return one task a stale image, made by a worker, and the group of all."""
+    tasks = [
+        Task(
+            f"{GROUP}:{image}",
+            [(reported(workers.make), [image])],
+            uptodate=[False],
+            io={"capture": False},
+            verbosity=2,
+        )
+        for image in workers.stale
+    ]
+    return [*tasks, Task(GROUP, None, task_dep=[task.name for task in tasks], has_subtask=True)]
+
+
 def run_tasks(tasks: list[Task], *, state: Path, jobs: int, keep_going: bool, debug: bool) -> int:
-    """Run everything; return the exit code. Steps run on threads: hashing, AES and I/O release the GIL."""
+    """Run everything; return the exit code. `jobs` threads at once: hashing, AES and I/O release the GIL."""
     import sys
 
     state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,13 +99,14 @@ class _ThreadRunner(MThreadRunner):  # type: ignore[misc]
     Queue = staticmethod(_WakingQueue)
 
 
-def _task(image: str, build: Build, step: Step, stale: set[str], gates: list[str]) -> Task:
+def _task(build: Build, step: Step, stale: set[str], gates: list[str], before: Callable[[], None]) -> Task:
+    image = build.name
     needs = [f"{GROUP}:{image}:{name}" for name in sorted(step.upstream() & stale)]
     if takes_an_image(step):
         needs += gates
     return Task(
         f"{GROUP}:{image}:{step.name}",
-        [(reported(_action(build, step)),)],
+        [(reported(_action(build, step, before)),)],
         task_dep=needs,
         # Known to be stale now; or downstream of something stale, where only its outputs tell.
         uptodate=[_settles(build, step)] if needs or gates else [False],
@@ -92,8 +115,9 @@ def _task(image: str, build: Build, step: Step, stale: set[str], gates: list[str
     )
 
 
-def _action(build: Build, step: Step) -> Callable[[], None]:
+def _action(build: Build, step: Step, before: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
+        before()
         build.execute(step)
 
     return run

@@ -30,6 +30,11 @@ class OpenedSource:
                 self._source.close()
                 self._source = None
 
+    def abandon(self) -> SourceImage | None:
+        """In a forked child: give the parent's source away, and open another one when asked for it."""
+        source, self._source = self._source, None
+        return source
+
 
 class OpenedSources:
     """The sources of a run: images that are made from one native image read one source."""
@@ -48,3 +53,7 @@ class OpenedSources:
         with self._lock:
             for source in self._sources.values():
                 source.close()
+
+    def abandon(self) -> list[SourceImage | None]:
+        """As `OpenedSource.abandon`, of all."""
+        return [source.abandon() for source in self._sources.values()]

@@ -51,6 +51,11 @@ class ChosenSigner:
             return self._remember(mrsigner(self._public_modulus()))
         return self._remember(_mrsigner(self.signer()))
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the key, once opened, is of no more than this process's memory: a fork has it too."""
+        return isinstance(self.location, PemFile)
+
     def signer(self) -> Signer:
         """The signer itself. UsageError where its key is another one than the public key that was given."""
         with self._lock:  # steps of several images ask at once, and a passphrase is to be asked for once

@@ -15,6 +15,8 @@ def run(context: Context) -> Outputs:
     before = context.previous.facts.get("layers", []) if context.previous is not None else []
     for layer in built.layers:
         reused = isinstance(before, (list, tuple)) and str(layer.diff_id) in before
+        if not reused:
+            context.count("bytes delivered", layer.size)
         context.layer_delivered(str(layer.diff_id), layer.size, reused=reused)
     context.note(f"delivered {delivered.config_digest} as {name}")
     layers = tuple(str(layer.diff_id) for layer in built.layers)
