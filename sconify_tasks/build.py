@@ -57,6 +57,8 @@ class Build:
     settled: dict[str, Outputs] = field(default_factory=dict)
     _found: dict[str, Json] = field(default_factory=dict)
     _ids: dict[str, tuple[Json, str]] = field(default_factory=dict)
+    _actions: dict[str, tuple[Action, Digest]] = field(default_factory=dict)
+    _latest: dict[str, Record | None] = field(default_factory=dict)
     _before: Before | None = None
     _mending: threading.RLock = field(default_factory=threading.RLock)
 
@@ -95,6 +97,7 @@ class Build:
         if step.effect and not self._holds(step, outputs):
             return False
         self.world.actions.remember(self.scope, record)
+        self._latest.pop(step.name, None)
         self.settled[step.name] = outputs
         return True
 
@@ -122,10 +125,10 @@ class Build:
     def _settled_or_run(self, step: Step) -> tuple[bool, float, Mapping[str, int]]:
         """Whether it was there, when its run began, and what the run counted."""
         begun = time.monotonic()
-        if step.name in self.settled or self.settle(step):
+        if step.name in self.settled:
             return True, begun, {}
-        with self.world.flights.alone(self.action(step).key):
-            # Another image, or another build, may have made it while we waited.
+        with self.world.flights.alone(self._action_and_key(step)[1]):
+            # Another image, or another build, may have made it meanwhile.
             return (True, begun, {}) if self.settle(step) else (False, begun, self._run_and_record(step))
 
     def _run_and_record(self, step: Step) -> Mapping[str, int]:
@@ -151,13 +154,7 @@ class Build:
 
     def action(self, step: Step) -> Action:
         """What the step would do now: its key, and the components that make it."""
-        view = self.options.view(step.reads)
-        return Action(
-            step=step.name,
-            version=step.version,
-            inputs={name: self._input_id(source) for name, source in step.inputs.items()},
-            options={name: self._option_id(name, view[name]) for name in sorted(step.reads)},
-        )
+        return self._action_and_key(step)[0]
 
     def holds(self, step: Step) -> bool:
         """Whether what a settled step did outside is still so."""
@@ -169,7 +166,7 @@ class Build:
 
     def reasons(self, step: Step) -> tuple[str, ...]:
         """What changed since the step last ran for this image; a first run says so."""
-        latest = self.world.actions.latest(self.scope, step.name)
+        latest = self._latest_of(step)
         if latest is None:
             return ("never run",)
         return diff(latest.components, self.action(step).components) or ("what it made is gone or was changed",)
@@ -179,6 +176,7 @@ class Build:
         self.close()
         self.settled.clear()
         self._found.clear()
+        self._latest.clear()
 
     def value(self, source: str) -> Value:
         """What `STEP.OUTPUT` or `external.NAME` is in this build. The step must be settled."""
@@ -209,7 +207,7 @@ class Build:
 
     def context(self, step: Step) -> Context:
         """What the step would be handed. Its inputs must be settled."""
-        latest = self.world.actions.latest(self.scope, step.name)
+        latest = self._latest_of(step)
         # What another version of the step yielded may mean something else.
         of_this = latest is not None and latest.components.get("version") == step.version
         previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None and of_this else None
@@ -256,7 +254,7 @@ class Build:
 
     def _recall(self, step: Step) -> Record | None:
         """The record of what the step would do, with all of its blobs; of a public step perhaps another machine's."""
-        key = self.action(step).key
+        key = self._action_and_key(step)[1]
         record = self.world.actions.lookup(key)
         if record is not None and self._there(record.outputs.values()):
             return record
@@ -305,20 +303,37 @@ class Build:
             self.world.events.emit(StepFinished(image=self.name, step=step.name, cached=False, seconds=seconds, counts=counts))
 
     def _record(self, step: Step, outputs: Outputs) -> None:
-        action = self.action(step)
+        action, key = self._action_and_key(step)
         record = Record(
-            key=action.key,
+            key=key,
             step=step.name,
             outputs=outputs.blobs,
             facts=outputs.facts,
             components=action.components,
             secret=not step.public,
         )
-        self.world.actions.record(record)
-        self.world.actions.remember(self.scope, record)
+        self.world.actions.record(record, scope=self.scope)
         if self.world.shared is not None and step.public:
             self.world.shared.publish(record)
+        self._latest.pop(step.name, None)
         self.settled[step.name] = outputs
+
+    def _action_and_key(self, step: Step) -> tuple[Action, Digest]:
+        """`action` and its key, made once for what goes in: several look-ups of a step ask."""
+        inputs = {name: self._input_id(source) for name, source in step.inputs.items()}
+        known = self._actions.get(step.name)
+        if known is None or known[0].inputs != inputs:
+            view = self.options.view(step.reads)
+            options = {name: self._option_id(name, view[name]) for name in sorted(step.reads)}
+            action = Action(step=step.name, version=step.version, inputs=inputs, options=options)
+            known = self._actions[step.name] = (action, action.key)
+        return known
+
+    def _latest_of(self, step: Step) -> Record | None:
+        """What the image used last for a step, read once until the step is settled anew."""
+        if step.name not in self._latest:
+            self._latest[step.name] = self.world.actions.latest(self.scope, step.name)
+        return self._latest[step.name]
 
     def _input_id(self, source: str) -> str:
         """`value_id` of an input, made once a value: every look-up of a step asks for it."""

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from sconify_tasks.errors import StoreError
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 
 

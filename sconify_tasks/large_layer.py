@@ -19,7 +19,7 @@ from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import BLOCK, header
 from sconify_tasks.layers import StoredLayer
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 
 
 def store_large_layer(store: WritableStore, entry: Entry, write: Callable[[BinaryIO], None]) -> StoredLayer:

@@ -12,7 +12,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry
 
 MAGIC = b"\x7fELF"
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 # A larger object is hashed like any file but not looked into: memory must not follow the size of a file.
 LARGEST = 64 << 20
 

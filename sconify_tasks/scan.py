@@ -23,7 +23,7 @@ from sconify_tasks.objects import MAGIC, ObjectFacts, objects_of, read_object
 from sconify_tasks.step import Outputs
 from sconify_tasks.trees import Trees
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

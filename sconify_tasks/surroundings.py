@@ -46,8 +46,7 @@ def remember(build: Build) -> None:
     action = Action(step=NAME, version=1, options=facts)
     record = Record(key=action.key, step=NAME, facts=facts, secret=True)
     if before is None or before.key != record.key:
-        actions.record(record)
-        actions.remember(build.scope, record)
+        actions.record(record, scope=build.scope)
 
 
 def describe(build: Build, before: Mapping[str, Any]) -> dict[str, JSON]:

@@ -21,7 +21,7 @@ from sconify_cache.keys import Action
 from sconify_cache.local import LocalStore, hash_stream
 from sconify_cache.record import Record
 from sconify_cache.shared import SharedCache
-from sconify_cache.stat import StatCache
+from sconify_cache.stat import StatCache, save_all
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
 from sconify_tasks.events import Stream, Subscriber, Warned
@@ -259,8 +259,7 @@ class World:
     def _keep_stats(self) -> None:
         # It only saves time: that it can't be kept must not hide how the run ended.
         with suppress(StoreError):
-            for cache in [] if self.read_only else self._stat_caches:
-                cache.save()
+            save_all([] if self.read_only else self._stat_caches)
 
 
 def open_world(
@@ -309,7 +308,7 @@ def look_at_world(environment: Environment, *, project: str, events: Stream) -> 
 class ReadingActions(ActionCache):
     """An action cache that keeps nothing new."""
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, *, scope: str | None = None) -> None:
         """Keep nothing."""
 
     def remember(self, scope: str, record: Record) -> None:

@@ -27,17 +27,19 @@ class ActionCache(Records):
         """Return the record of an action; None where there is none that this project's key sealed for it."""
         return self._unsealed_record(self._index.glance(key), key) or self._unsealed_record(self._index.read(key), key)
 
-    def record(self, record: Record) -> None:
-        """Keep a record. Returns when it would survive kill -9."""
-        self._index.write(record.key, seal_record(record, self._mac_key))
+    def record(self, record: Record, *, scope: str | None = None) -> None:
+        """Keep a record; with a scope, also as what that used last. Returns when both would survive kill -9."""
+        texts: dict[str, str] = {record.key: seal_record(record, self._mac_key)}
+        if scope is not None:
+            name, text = self._pointer(scope, record)
+            texts[name] = text
+        self._index.write(texts)
 
     def remember(self, scope: str, record: Record) -> None:
         """Note that `record` is what `scope` (an image) used last for its step. Writes only where that is news."""
-        name = _pointer_name(scope, record.step)
-        body: dict[str, JSON] = {"v": VERSION, "kind": "latest", "scope": scope, "step": record.step, "key": record.key}
-        text = seal(body, self._mac_key)
+        name, text = self._pointer(scope, record)
         if self._index.glance(name) != text and self._index.read(name) != text:
-            self._index.write(name, text)
+            self._index.write({name: text})
 
     def latest(self, scope: str, step: str) -> Record | None:
         """Return what `scope` used last for a step, to tell what changed since; None where nothing is known."""
@@ -60,6 +62,10 @@ class ActionCache(Records):
     def close(self) -> None:
         """Close the connections of this thread; the cache can be used again."""
         self._index.close()
+
+    def _pointer(self, scope: str, record: Record) -> tuple[str, str]:
+        body: dict[str, JSON] = {"v": VERSION, "kind": "latest", "scope": scope, "step": record.step, "key": record.key}
+        return _pointer_name(scope, record.step), seal(body, self._mac_key)
 
     def _unsealed(self, text: object) -> dict[str, Any] | None:
         return unseal(text, self._mac_key)

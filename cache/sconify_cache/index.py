@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +106,15 @@ class Index:
                 if isinstance(name, str):
                     yield Row(name=name, text=text, stored_ns=int(stored * 10**9) if isinstance(stored, float) else 0)
 
-    def write(self, name: str, text: str) -> None:
-        """Keep a text. Returns when it would survive kill -9."""
-        self._patiently(lambda writer: writer.set(name, text))
+    def write(self, texts: Mapping[str, str]) -> None:
+        """Keep texts by name, all or none. Returns when they would survive kill -9."""
+
+        def keep(writer: Any) -> None:
+            with writer.transact():
+                for name, text in texts.items():
+                    writer.set(name, text)
+
+        self._patiently(keep)
 
     def delete(self, names: Iterable[str]) -> None:
         """Forget names, all or none."""

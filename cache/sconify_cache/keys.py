@@ -19,7 +19,7 @@ JSON: TypeAlias = "bool | int | str | list[JSON] | tuple[JSON, ...] | Mapping[st
 _ENCODE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _SAFE = 2**53 - 1
 _DEEPEST = 64
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 _KEY_BYTES = 32
 
 

@@ -30,7 +30,7 @@ from sconify_cache.scratch import Scratch
 from sconify_cache.store import BlobInfo, MissingBlobError, PrunableStore
 
 USE_GRANULARITY_NS: Final = 24 * 3600 * 10**9
-_BUFFER: Final = 1 << 20
+_BUFFER: Final = 1 << 17
 _EMPTY: Final = Digest(blake3(b"").hexdigest())
 _Fingerprint = tuple[int, int, int, int, int, int]
 

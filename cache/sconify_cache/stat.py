@@ -15,7 +15,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ _PACKED: Final = struct.Struct("<QqqQQ")
 _MARGIN_NS: Final = 3 * 10**9
 _MASK: Final = 2**64 - 1
 _BUSY_SECONDS: Final = 10
+_Row = tuple[bytes, bytes, bytes]
 
 
 def _pack(found: os.stat_result) -> bytes:
@@ -46,7 +47,7 @@ class StatCache:
     def __init__(
         self, file: Path, *, generation: Digest, roots: Sequence[bytes] = (b"/",), now: Callable[[], int] = time.time_ns
     ) -> None:
-        self._file = file
+        self.file = file
         self._generation = bytes.fromhex(generation)
         self._settled_before = now() - _MARGIN_NS
         self._roots = tuple(root.rstrip(b"/") for root in roots)
@@ -79,24 +80,12 @@ class StatCache:
         A cache that another process is writing is left to it.
         """
         gone = [path for path in self._known if path not in self._seen] if complete else []
-        news = [(path, self._generation, entry) for path, entry in self._fresh.items() if self._known.get(path) != entry]
-        if not (gone or news):
-            return
-        make_private(self._file.parent)
-        try:
-            self._store(news, gone)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise database_error(error, self._file) from error
-        except sqlite3.DatabaseError:
-            with disk_errors(self._file):
-                self._file.unlink(missing_ok=True)
-            with suppress(sqlite3.DatabaseError):
-                self._store(news, [])
+        _write(self.file, self.news(), gone)
+        self.written()
 
     def _load(self) -> None:
         """Read the entries below the roots, in one go each."""
-        with closing(_connect(self._file, "mode=ro")) as database:
+        with closing(_connect(self.file, "mode=ro")) as database:
             if _version(database) != (_APPLICATION, _VERSION):
                 return
             for root in self._roots:
@@ -107,19 +96,56 @@ class StatCache:
                 )
                 self._known.update(row for row in rows if len(row[1]) == _PACKED.size + 32)
 
-    def _store(self, news: list[tuple[bytes, bytes, bytes]], gone: list[bytes]) -> None:
-        with closing(_connect(self._file, "mode=rwc")) as database:
-            database.execute("BEGIN IMMEDIATE")
-            if _version(database) != (_APPLICATION, _VERSION):
-                database.execute("DROP TABLE IF EXISTS entries")
-                database.execute(
-                    "CREATE TABLE entries (path BLOB PRIMARY KEY, generation BLOB NOT NULL, entry BLOB NOT NULL) WITHOUT ROWID"
-                )
-                database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-            database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", news)
-            database.executemany("DELETE FROM entries WHERE path = ?", ((path,) for path in gone))
-            database.execute("COMMIT")
+    def news(self) -> list[_Row]:
+        """What a file would gain by `save`."""
+        return [(path, self._generation, entry) for path, entry in self._fresh.items() if self._known.get(path) != entry]
+
+    def written(self) -> None:
+        """Take the news as saved."""
+        self._known |= self._fresh
+        self._fresh.clear()
+
+
+def save_all(caches: Iterable[StatCache]) -> None:
+    """As `save`, of many, in one go for each file."""
+    files: dict[Path, list[StatCache]] = {}
+    for cache in caches:
+        files.setdefault(cache.file, []).append(cache)
+    for file, together in files.items():
+        _write(file, [row for cache in together for row in cache.news()], [])
+        for cache in together:
+            cache.written()
+
+
+def _write(file: Path, news: list[_Row], gone: list[bytes]) -> None:
+    if not (gone or news):
+        return
+    make_private(file.parent)
+    try:
+        _store(file, news, gone)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise database_error(error, file) from error
+    except sqlite3.DatabaseError:
+        with disk_errors(file):
+            file.unlink(missing_ok=True)
+        with suppress(sqlite3.DatabaseError):
+            _store(file, news, [])
+
+
+def _store(file: Path, news: list[_Row], gone: list[bytes]) -> None:
+    with closing(_connect(file, "mode=rwc")) as database:
+        database.execute("BEGIN IMMEDIATE")
+        if _version(database) != (_APPLICATION, _VERSION):
+            database.execute("DROP TABLE IF EXISTS entries")
+            database.execute(
+                "CREATE TABLE entries (path BLOB PRIMARY KEY, generation BLOB NOT NULL, entry BLOB NOT NULL) WITHOUT ROWID"
+            )
+            database.execute(f"PRAGMA application_id = {_APPLICATION}")
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+        database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", news)
+        database.executemany("DELETE FROM entries WHERE path = ?", ((path,) for path in gone))
+        database.execute("COMMIT")
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:

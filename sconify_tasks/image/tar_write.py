@@ -19,7 +19,7 @@ from sconify_tasks.image.model import Sha256
 from sconify_tasks.image.paths import check_path, shown
 
 BLOCK = 512
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
 _ZEROS = bytes(BLOCK)
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777

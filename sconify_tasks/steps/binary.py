@@ -30,7 +30,7 @@ from sconify_tasks.services import detect
 from sconify_tasks.step import Context, Outputs
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 _LARGEST = 4 << 30
 
 

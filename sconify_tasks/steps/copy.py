@@ -27,7 +27,7 @@ from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
 from sconify_tasks.step import Context, Outputs
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from sconify_tasks.sconified import FILE_SYSTEM, read_sconified
 from sconify_tasks.sgx.sgxs import measure
 from sconify_tasks.step import Context, Outputs
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 17
 _THREADS = 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from build.small_image import Recorder, convert, order_for, world_of, write
 
-from sconify_dodo.front import run
+from sconify_dodo.front import build_all
 from sconify_tasks.available_memory import available_memory
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import UsageError
@@ -111,7 +111,7 @@ def test_a_build_with_less_than_a_step_needs_runs_heavy_steps_one_by_one(native,
         write(native / "app" / f"file-{number}", b"x")
     with world_of(place, Recorder()) as world:
         budget = world.memory = Counting(1)
-        assert run(world, [order_for(native, place)], jobs=4, keep_going=False, debug=False) == 0
+        assert build_all(world, [order_for(native, place)], jobs=4, keep_going=False, debug=False).code == 0
     assert len(budget.asked) == sum(bool(step.whole) for step in STEPS)
     assert {running for running, _ in budget.together} == {1}
     assert budget.most >= HEAVY
@@ -121,7 +121,7 @@ def test_a_larger_tree_is_stated_to_need_more(native, place):
     def most() -> int:
         with world_of(place, Recorder()) as world:
             budget = world.memory = Counting(1 << 40)
-            assert run(world, [order_for(native, place)], jobs=1, keep_going=False, debug=False) == 0
+            assert build_all(world, [order_for(native, place)], jobs=1, keep_going=False, debug=False).code == 0
         return max(budget.asked)
 
     small = most()

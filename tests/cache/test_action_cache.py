@@ -287,7 +287,7 @@ def test_every_record_that_returned_survives_kill_9(tmp_path):
 
 def test_a_write_that_can_not_begin_ends_with_the_reason_rather_than_never(tmp_path):
     texts = index.Index(tmp_path / "actions")
-    texts.write("first", "text")
+    texts.write({"first": "text"})
     log = tmp_path / "actions" / "cache.db-wal"
     log.unlink()
     log.mkdir()
@@ -295,7 +295,7 @@ def test_a_write_that_can_not_begin_ends_with_the_reason_rather_than_never(tmp_p
 
     def write() -> None:
         with pytest.raises(StoreError, match="unable to open database file"):
-            texts.write("second", "text")
+            texts.write({"second": "text"})
         ended.append(True)
 
     # Another thread has a connection of its own, which is yet to open the log.
@@ -308,10 +308,10 @@ def test_a_write_that_can_not_begin_ends_with_the_reason_rather_than_never(tmp_p
 
 def test_a_write_waits_for_another_programs_lock(tmp_path):
     texts = index.Index(tmp_path / "actions")
-    texts.write("first", "text")
+    texts.write({"first": "text"})
     other = sqlite3.connect(texts.file, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.5, other.execute, ["COMMIT"]).start()
-    texts.write("second", "text")
+    texts.write({"second": "text"})
     assert texts.read("second") == "text"
     other.close()

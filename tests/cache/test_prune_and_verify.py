@@ -141,8 +141,8 @@ def test_rows_that_are_no_records_go_and_those_of_another_version_stay(store, tm
     actions, index = indexed
     actions.record(Record(key=name(1), step="encrypt"))
     for row, text in (("junk", "junk"), ("wrong", seal({"kind": "action", "outputs": {"a": "../.."}}, bytes(32)))):
-        index.write(row, text)
-    index.write("new", seal({"kind": "of a later version"}, bytes(32)))
+        index.write({row: text})
+    index.write({"new": seal({"kind": "of a later version"}, bytes(32))})
     assert prune(store, tmp_path, index=index).records == 2
     assert {row.name for row in index.rows()} == {name(1), "new"}
 
