@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from parts.containerd_engine import running_containerd_engine
 from parts.debian import debian_rootfs_tar
 from parts.engine import Engine, running_engine
 from parts.need import Need, find_tool
 from parts.registry import running_registry
+
+# How long an example takes is the machine's affair, and it may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
