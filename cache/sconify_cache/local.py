@@ -181,6 +181,8 @@ class LocalStore(PrunableStore):
             yield blob
             digest = blob.finish()
             self._commit(temporary, digest, private=private)
+            with suppress(MissingBlobError):  # gone already: read, it will be missed
+                self._verified[digest] = _fingerprint(self._stat(digest))  # hashed while it was written
         except BaseException:
             blob.drop()
             raise
@@ -363,7 +365,10 @@ class LocalStore(PrunableStore):
             now = self._now()
             os.utime(temporary, ns=(now, now))
             temporary.chmod(0o400 if private else 0o444)
-            final.parent.mkdir(parents=True, exist_ok=True)
             # Always replaced, never skipped: what is there under this name may be damaged, what we bring is not.
-            temporary.rename(final)
+            try:
+                temporary.rename(final)
+            except FileNotFoundError:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                temporary.rename(final)
         self._verified.pop(digest, None)

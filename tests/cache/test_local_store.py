@@ -136,18 +136,22 @@ def test_a_folder_in_a_blobs_place_does_not_stop_a_write(store, tmp_path):
     assert store.get(digest) == b"wanted"
 
 
-def test_a_second_open_does_not_hash_again_and_a_changed_file_does(store, monkeypatch):
-    digest = store.put(b"hashed once" * 1000)
+def test_what_was_hashed_while_it_was_written_or_once_after_is_not_hashed_again_and_a_changed_file_is(tmp_path, monkeypatch):
+    writer, reader = LocalStore(tmp_path / "store"), LocalStore(tmp_path / "store")
+    digest = writer.put(b"hashed once" * 1000)
     hashed = []
     real = local.hash_stream
     monkeypatch.setattr(local, "hash_stream", lambda stream: hashed.append(1) or real(stream))
-    store.open(digest).close()
-    store.path(digest)
-    store.path(digest)
-    assert len(hashed) == 1
-    os.utime(store.path(digest))
-    store.path(digest)
-    assert len(hashed) == 2
+    for store, times in ((writer, 0), (reader, 1)):
+        store.open(digest).close()
+        store.path(digest)
+        store.path(digest)
+        assert len(hashed) == times
+    path = reader.path(digest)
+    for store, times in ((writer, 2), (reader, 3)):
+        os.utime(path)
+        store.path(digest)
+        assert len(hashed) == times
 
 
 def test_the_last_use_is_noted_once_a_day(tmp_path):
