@@ -29,6 +29,7 @@ DRAIN_SECONDS = 5.0
 FLUSH_SECONDS = 1.0
 _THREADS = 8
 _BACKLOG = 128
+_CHOICES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +76,28 @@ class Server:
         wanted = {"api": where.api_port, "enclave": where.enclave_port, "las": where.las_port}
         return {name: self._bind(name, port, where.addresses) for name, port in wanted.items() if port is not None}
 
-    def _bind(self, name: str, port: int, addresses: tuple[str, ...]) -> int:
+    def _bind(self, name: str, port: int, addresses: tuple[str, ...], choices: int = _CHOICES) -> int:
+        """Open one number on all addresses. Of port 0 the first one chooses it, again where it is taken on another."""
+        opened: list[Any] = []
+        number = port
         for address in addresses:
             try:
-                bound = self._reactor.listenTCP(port, self._factories[name], _BACKLOG, address)
+                bound = self._reactor.listenTCP(number, self._factories[name], _BACKLOG, address)
             except (CannotListenError, OSError) as error:
+                if opened and port == 0 and choices > 0:
+                    for taken in opened:
+                        self._ports.remove(taken)
+                        taken.stopListening()
+                    return self._bind(name, port, addresses, choices - 1)
                 reason = getattr(error, "socketError", error)
                 raise UnavailableError(
-                    f"{address}:{port} ({name}) can't be bound: {reason}",
+                    f"{address}:{number} ({name}) can't be bound: {reason}",
                     hint=f"stop what holds it, or choose another --{name}-port",
                 ) from error
+            opened.append(bound)
             self._ports.append(bound)
-            port = bound.getHost().port  # of port 0, all addresses share the first one's choice
-        return port
+            number = bound.getHost().port
+        return number
 
     def drain(self) -> Deferred[Any]:
         """Close the ports, finish what was begun, send it, hang up. Bounded: a peer can't hold up the end."""
