@@ -82,6 +82,7 @@ class Room:
 def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: int) -> NoReturn:
     """Serve until the pipe's other end is closed. Never returns into the code that forked, nor runs its clean-up."""
     code = 1
+    forgotten: list[object] = []  # the parent's: nothing may close or remove it here, so it is held until the end
     try:
         _die_with(parent)
         for end in foreign:
@@ -90,13 +91,13 @@ def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: i
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        forgotten += given.world.forked(pipe.send, Room(pipe))
         code = _live(pipe, given)
     finally:
         os._exit(code)
 
 
 def _live(pipe: Connection, given: Given) -> int:
-    forgotten = given.world.forked(pipe.send, Room(pipe))
     with suppress(EOFError, OSError, KeyboardInterrupt):
         if given.loads_first:
             load_steps(given.stale)
@@ -105,7 +106,6 @@ def _live(pipe: Connection, given: Given) -> int:
             pipe.send(_made(name, given))
     with suppress(Exception):
         given.world.close()
-    del forgotten
     return 0
 
 
