@@ -220,9 +220,11 @@ class World:
         finally:
             index.close()
 
-    def fork_ahead(self) -> None:
-        """Before a fork: keep what was learned, and close what two processes must not share. It is opened again when needed."""
-        self._keep_stats()
+    def let_go(self) -> None:
+        """Keep what was learned, and close what a fork must not share with its parent. It is opened again when needed."""
+        # It only saves time: that it can't be kept must not hide how the run ended.
+        with suppress(StoreError):
+            save_all([] if self.read_only else self._stat_caches)
         self._close_cas()
         self.actions.close()
         self.flights.close()
@@ -245,21 +247,13 @@ class World:
     def close(self) -> None:
         """Keep what was learned, and let go of images and connections."""
         self.sources.close()
-        self._keep_stats()
-        self._close_cas()
-        self.actions.close()
-        self.flights.close()
+        self.let_go()
         if self._docker is not None:
             self._docker.close()
 
     def _close_cas(self) -> None:
         for cas in self._embedded.values():
             cas.close()
-
-    def _keep_stats(self) -> None:
-        # It only saves time: that it can't be kept must not hide how the run ended.
-        with suppress(StoreError):
-            save_all([] if self.read_only else self._stat_caches)
 
 
 def open_world(

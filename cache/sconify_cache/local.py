@@ -181,8 +181,6 @@ class LocalStore(PrunableStore):
             yield blob
             digest = blob.finish()
             self._commit(temporary, digest, private=private)
-            with suppress(MissingBlobError):  # gone already: read, it will be missed
-                self._verified[digest] = _fingerprint(self._stat(digest))  # hashed while it was written
         except BaseException:
             blob.drop()
             raise
@@ -198,7 +196,6 @@ class LocalStore(PrunableStore):
             with stream:
                 digest = hash_stream(stream)
                 self._commit(path, digest, private=private)
-                self._verified[digest] = _fingerprint(os.fstat(stream.fileno()))  # hashed where it lies: as good as read again
         return digest
 
     @contextmanager
@@ -372,3 +369,5 @@ class LocalStore(PrunableStore):
                 final.parent.mkdir(parents=True, exist_ok=True)
                 temporary.rename(final)
         self._verified.pop(digest, None)
+        with suppress(MissingBlobError):  # gone already: read, it will be missed
+            self._verified[digest] = _fingerprint(self._stat(digest))  # hashed for this: as good as read again

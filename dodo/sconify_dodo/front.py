@@ -10,14 +10,14 @@ from pathlib import Path
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
-from sconify_dodo.plan_all import Stale, Upstream, plan_all, say_left_out, waits_for
+from sconify_dodo.plan_all import Stale, Upstream, plan_all, say_left_out, waits_for, workers_for
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.chains import delivered_to
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.events import Detail, PlanMade, Warned
 from sconify_tasks.image.opened import OpenedSource
-from sconify_tasks.image.source import SourceImage
+from sconify_tasks.image.source import ContentWatcher, SourceImage
 from sconify_tasks.options import Options, session_name
 from sconify_tasks.signing.choose import choose_signer
 from sconify_tasks.simulation import simulation_warning
@@ -172,12 +172,13 @@ def _run_stale(
 ) -> int:
     """Steps on threads; or, of many images, whole images in worker processes (docs/adr/0008-worker-processes.md)."""
     from sconify_dodo.tasks import image_tasks, run_tasks, tasks_for
-    from sconify_dodo.workers import how_many, working
 
     state = world.environment.cache / "doit.db"
-    count = how_many(world, stale, waits, jobs=jobs)
+    count = workers_for(world, stale, waits, jobs=jobs)
     if not count:
         return run_tasks(tasks_for(stale, waits=waits), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+    from sconify_dodo.workers import working
+
     with working(world, stale, count=count, state=state, keep_going=keep_going) as workers:
         return run_tasks(image_tasks(workers), state=state, jobs=count, keep_going=keep_going, debug=debug)
 
@@ -226,7 +227,6 @@ def default_jobs() -> int:
 
 def _source(world: World, options: Options, option: str) -> OpenedSource:
     def open_image() -> SourceImage:
-        from sconify_tasks.binary_fs.watching import watcher_of
         from sconify_tasks.image.references import open_source
 
         name = options.text(option)
@@ -239,7 +239,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 content_key=world.keys.content_id_key(),
                 default_oci_store=world.images,
                 memory=world.layer_memory,
-                watcher=watcher_of(options) if option == "from" else None,
+                watcher=_watcher(options) if option == "from" else None,
             )
         except UnavailableError as error:
             if option != "base":
@@ -250,6 +250,15 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
         return source if option == "base" else _native(world, options, source)
 
     return world.sources.get((option, options.text(option), options.text("platform"), str(options["key-epoch"])), open_image)
+
+
+def _watcher(options: Options) -> ContentWatcher | None:
+    """Who looks at a folder's files while they are read for its identity: nobody but for --binary-fs."""
+    if not options.flag("binary-fs"):
+        return None
+    from sconify_tasks.binary_fs.watching import watcher_of
+
+    return watcher_of(options)
 
 
 def _native(world: World, options: Options, source: SourceImage) -> SourceImage:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sconify_tasks.build import Build, Miss
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import StepFailed, Stream, Warned
+
+if TYPE_CHECKING:
+    from sconify_tasks.world import World
+
+_IMAGES_A_WORKER = 2
+"""A worker costs a fork and sources opened once more."""
 
 Stale = dict[str, tuple[Build, tuple[Miss, ...]]]
 Upstream = Mapping[str, tuple[str, ...]]
@@ -65,3 +73,15 @@ def _delivers(misses: tuple[Miss, ...]) -> bool:
 
 def _leave_out(name: str, missing: str, events: Stream) -> None:
     events.emit(Warned(image=name, message=f"left out: it is made from {missing}, which was not made"))
+
+
+def workers_for(world: World, stale: Stale, waits: Mapping[str, Sequence[str]], *, jobs: int) -> int:
+    """How many worker processes these images are worth; 0 where threads do better or must do.
+
+    An image made from another waits for it, and both look at one engine; a token has one session at a time; a program that
+    signs may ask its user something.
+    """
+    count = min(jobs, len(stale) // _IMAGES_A_WORKER)
+    if count < 2 or any(waits.values()) or threading.active_count() > 1:  # noqa: PLR2004
+        return 0
+    return count if all(signer.in_memory for signer in world.signers.values()) else 0

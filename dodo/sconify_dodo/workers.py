@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from mmap import mmap
@@ -26,8 +26,6 @@ from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import Event, StepFailed
 from sconify_tasks.world import World
 
-_IMAGES_A_WORKER = 2
-"""A worker costs a fork and sources opened once more."""
 _PATIENCE = 2.0
 _LOOK_SECONDS = 0.01
 
@@ -111,18 +109,6 @@ class Workers:
         return Answer(code=1)
 
 
-def how_many(world: World, stale: Stale, waits: Mapping[str, Sequence[str]], *, jobs: int) -> int:
-    """How many workers these images are worth; 0 where threads do better or must do.
-
-    An image made from another waits for it, and both look at one engine; a token has one session at a time; a program that
-    signs may ask its user something.
-    """
-    count = min(jobs, len(stale) // _IMAGES_A_WORKER)
-    if count < 2 or any(waits.values()) or threading.active_count() > 1:  # noqa: PLR2004
-        return 0
-    return count if all(signer.in_memory for signer in world.signers.values()) else 0
-
-
 @contextmanager
 def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: bool) -> Iterator[Workers]:
     """Start workers that know these images, for the length of the block. No other thread may run."""
@@ -130,7 +116,7 @@ def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: 
     if any(miss.step.name == "sign" for _, misses in stale.values() for miss in misses):
         for signer in world.signers.values():
             signer.signer()  # here, where a passphrase is asked for once
-    world.fork_ahead()
+    world.let_go()
     gc.freeze()  # what is there is not looked through, and so not copied, by any worker's collections
     workers = Workers(world=world, stale=stale, keep_going=keep_going, stop=mmap(-1, 1))
     started: list[tuple[int, Connection]] = []

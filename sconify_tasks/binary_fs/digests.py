@@ -13,7 +13,7 @@ from typing import Self
 from sconify_tasks.binary_fs.index import CHUNK
 
 _THREADS = 2
-# Of 1 MiB each, as files are read: what waits for a thread is all that is in memory.
+# Each of what a scan reads at once: what waits for a thread is all that is in memory.
 _BLOCKS = 8
 
 

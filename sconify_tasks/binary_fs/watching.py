@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sconify_tasks.binary_fs.index import CHUNK
+from sconify_tasks.binary_fs.selecting import likely
 from sconify_tasks.objects import MAGIC
 from sconify_tasks.options import Options
 
@@ -44,12 +45,8 @@ class Watched:
         return self._found.keys() - self._elf
 
 
-def watcher_of(options: Options) -> ContentWatcher | None:
+def watcher_of(options: Options) -> ContentWatcher:
     """Watches what will most likely be embedded; what it misses is read once more."""
-    if not options.flag("binary-fs"):
-        return None
-    from sconify_tasks.binary_fs.selecting import likely
-
     return Watched(likely(options))
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from sconify_cache.digest import Digest
 from sconify_tasks.image.folder import Seen
 from sconify_tasks.image.source import ContentWatcher, TakeBlock
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _THREADS = 2
 # In the processor's cache while it is hashed twice; a multiple of the chunks that watchers hash.
@@ -49,6 +51,8 @@ class ContentIds:
         if seen.stat.st_size < _LARGE:
             return self._read(seen, descriptor, take)
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(_THREADS)
         return self._pool.submit(self._read, seen, descriptor, take)
 
@@ -74,14 +78,14 @@ def in_order(items: Iterable[tuple[T, bytes | Future[Digest]]]) -> Iterator[tupl
     waiting: deque[tuple[T, bytes | Future[Digest]]] = deque()
     for item in items:
         waiting.append(item)
-        while waiting and (len(waiting) > _WAITING or not isinstance(waiting[0][1], Future) or waiting[0][1].done()):
+        while waiting and (len(waiting) > _WAITING or isinstance(waiting[0][1], bytes) or waiting[0][1].done()):
             yield _kept(*waiting.popleft())
     while waiting:
         yield _kept(*waiting.popleft())
 
 
 def _kept(item: T, promised: bytes | Future[Digest]) -> tuple[T, bytes]:
-    return item, bytes.fromhex(promised.result()) if isinstance(promised, Future) else promised
+    return item, promised if isinstance(promised, bytes) else bytes.fromhex(promised.result())
 
 
 def _fill(descriptor: int, view: memoryview) -> int:

@@ -10,13 +10,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import UnavailableError, UsageError
@@ -29,6 +28,9 @@ from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
 from sconify_tasks.image.source import ContentWatcher
 from sconify_tasks.image.tar_write import order_key, write_tar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _CONFIG = 4 << 20
 _LookedAt = tuple[bytes, os.stat_result, bool, tuple[bytes, bytes]]
@@ -181,7 +183,7 @@ class RootfsSource:
             if stat.S_ISREG(seen.stat.st_mode):
                 known = self._stat_cache.lookup(self._host + seen.path, seen.stat) if self._stat_cache else None
                 found = ids.take(seen) if known is None else known
-                content = found if isinstance(found, Future) else bytes.fromhex(found)
+                content = bytes.fromhex(found) if isinstance(found, str) else found
             yield (seen.path, seen.stat, known is None, seen.line()), content
 
     def _check_unchanged(self, path: bytes, found: os.stat_result | None) -> None:
