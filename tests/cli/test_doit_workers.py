@@ -14,6 +14,7 @@ import pytest
 from build.small_image import write
 from cli.commands import TIMEOUT, run, start
 from cli.test_interrupted import locked
+from parts.kernel_locks import waiting_for_locks
 
 IMAGES = 4
 HEAD = "version: 1\nproject: many\ndefaults: {base: scratch, binary: /bin/prog, dir: [/app], from: 'dir:../native'"
@@ -38,7 +39,7 @@ def waiting(project, native):
             locks.enter_context(locked(project.folder / "out" / str(number) / ".sconify.lock"))
         process = start(project, ["doit", "sconify", "-n", "2"])
         end = time.monotonic() + TIMEOUT
-        while len(workers := children(process.pid)) < 2 or not all(waits_for_a_lock(pid) for pid in workers):
+        while len(workers := children(process.pid)) < 2 or not all(waiting_for_locks(f" {pid} ") for pid in workers):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -47,11 +48,6 @@ def waiting(project, native):
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def waits_for_a_lock(pid: int) -> bool:
-    """`->` marks who waits in /proc/locks."""
-    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 def gone(pids: list[int]) -> bool:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from build.conftest import native, place, program
 from build.small_image import make_native
-from faults.failing import HERE, Zygote
+from faults.failing import Zygote, compile_faults
 from faults.scenarios import Scenario, image_words, project_words, scenario
 from parts.need import Need
 
@@ -17,10 +16,7 @@ __all__ = ["native", "place", "program"]
 @pytest.fixture(scope="session")
 def library(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """faults.c, compiled."""
-    built = tmp_path_factory.mktemp("faults") / "faults.so"
-    words = [need("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", built, HERE / "faults.c", "-ldl"]
-    subprocess.run(words, check=True)
-    return built
+    return compile_faults(need("gcc"), tmp_path_factory.mktemp("faults") / "faults.so")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,13 @@ from cli.commands import Ended, variables
 HERE = Path(__file__).parent
 
 
+def compile_faults(gcc: str | Path, library: Path) -> Path:
+    """faults.c, compiled."""
+    words = [gcc, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", library, HERE / "faults.c", "-ldl"]
+    subprocess.run(words, check=True)
+    return library
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """At the `at`-th write: `error`, from then on if it `stays`; or a `signal` to the process. `at` 0 is never."""

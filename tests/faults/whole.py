@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from build.small_image import compile_program, make_native
 from faults.every_write import DIED, NOT_REACHED, Tally, try_writes
-from faults.failing import HERE, Fault, Zygote, sample
+from faults.failing import Fault, Zygote, compile_faults, sample
 from faults.scenarios import Scenario, image_words, project_words, scenario
 
 SEED = 20261125
@@ -58,11 +57,9 @@ class Row:
 
 def scenarios(folder: Path, stack: ExitStack) -> dict[str, Scenario]:
     """The doors, by name."""
-    library = folder / "faults.so"
     gcc = shutil.which("gcc") or "gcc"
-    subprocess.run([gcc, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
     native = make_native(folder / "native", compile_program(gcc, folder / "prog", "-static"))
-    zygote = Zygote(library)
+    zygote = Zygote(compile_faults(gcc, folder / "faults.so"))
     stack.callback(zygote.close)
     words = {
         "one_image": image_words(native),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from parts.images import built, file, layer
+from parts.kernel_locks import waiting_for_locks
 
 from sconify_tasks.file_lock import locked
 from sconify_tasks.image.scratch import ScratchSource
@@ -19,7 +20,7 @@ def waits_for(path: Path, count: int = 1) -> None:
     """Until as many wait for the lock of the file that has this name now, as the kernel has it."""
     inode = f":{path.stat().st_ino} "
     end = time.monotonic() + 30
-    while sum("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()) < count:
+    while waiting_for_locks(inode) < count:
         assert time.monotonic() < end
         time.sleep(0.001)
 
