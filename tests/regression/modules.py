@@ -1,6 +1,7 @@
 """Which modules of CPython's regression tests are run.
 
-`QUICK` runs always. `FULL` adds what takes longer, with SCONIFY_TESTS_REGRESSION=full. Debian's package has no test_sqlite3.
+`QUICK` runs always, a few at once. `FULL` adds what takes longer, with SCONIFY_TESTS_REGRESSION=full: one after another, since
+some of these measure time. Debian's package has no test_sqlite3.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ QUICK = tuple(f"test_{name}" for name in _QUICK.split())
 FULL = (*QUICK, *(f"test_{name}" for name in _SLOW.split()))
 
 
-def wanted() -> tuple[str, ...]:
-    """The modules of this test run."""
-    return FULL if os.environ.get("SCONIFY_TESTS_REGRESSION") == "full" else QUICK
+def wanted() -> tuple[tuple[str, ...], int]:
+    """The modules of this test run, and how many run at once."""
+    return (FULL, 1) if os.environ.get("SCONIFY_TESTS_REGRESSION") == "full" else (QUICK, 4)

@@ -26,6 +26,9 @@ print(openat2(app, "absolute", resolve=BENEATH), openat2(app, "absolute"))
 print(openat2(app, "secret.txt", flags=os.O_RDWR), openat2(app, "new", flags=os.O_CREAT | os.O_WRONLY, mode=0o600))
 print(openat2(app, "secret.txt", resolve=1 << 20), openat2(app, "secret.txt", size=8), openat2(app, "none"))
 print(openat2(-100, "/proc/self/fd/%d/secret.txt" % app), openat2(-100, "/proc/self/fd/%d/secret.txt" % app, resolve=NO_MAGICLINKS))
+proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+print(openat2(app, "secret.txt", resolve=NO_XDEV), openat2(app, "sub/link", resolve=NO_XDEV), openat2(proc, "/app/secret.txt", resolve=NO_XDEV))
+print(openat2(proc, "../app/secret.txt"), openat2(proc, "../app/secret.txt", resolve=NO_XDEV), openat2(app, "../proc/version", resolve=NO_XDEV))
 """
 
 
@@ -45,6 +48,8 @@ def test_openat2_resolves_protected_paths_as_the_kernel_does(run_python):
         "EROFS EROFS",
         "EINVAL EINVAL ENOENT",
         "top secret ELOOP",
+        "top secret top secret top secret",
+        "top secret EXDEV EXDEV",
     ], done
     assert done.stderr == ""
 

@@ -157,3 +157,45 @@ time.sleep(0.2)
 """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_a_start_takes_no_descriptor_that_is_handed_on_also_under_a_low_limit(run_python):
+    done = run_python(
+        """
+import os, resource, subprocess, sys
+kept = [os.open("/app/secret.txt", os.O_RDONLY) for _ in range(40)]
+for fd in kept:
+    os.set_inheritable(fd, True)
+for fd in kept[:14]:
+    os.close(fd)
+_, hard = os.dup2(kept[-1], 999), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+print(kept[14:], flush=True)
+for soft in (29, 64, 1024):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    subprocess.run([sys.executable, "-S", "-c", "import os; print([fd for fd in range(3, 1001) if os.path.exists(f'/proc/self/fd/{fd}')])"], close_fds=False)
+""",
+        dlopen=2,
+    )
+    assert done.returncode == 0, done
+    handed, *found = map(json.loads, done.stdout.splitlines())
+    assert (found, done.stderr, done.returncode) == ([[*handed, 999]] * 3, "", 0), done
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_script_that_nobody_protects_runs_in_the_verified_interpreter(run_python, uid):
+    source = """
+import os, subprocess
+open("/tmp/cgi.py", "w").write("#!PYTHON -B\\nimport sys; print(sys.argv, open('/app/secret.txt').read())\\n")
+os.chmod("/tmp/cgi.py", 0o755)
+print(subprocess.run(["/tmp/cgi.py", "one", "two"], capture_output=True, text=True))
+print(subprocess.run(["/opt/script", "three"], capture_output=True, text=True))
+"""
+
+    def prepare(tree):
+        tree.put("/opt/script", f"#!{PYTHON} -B\nimport sys; print(sys.argv)\n", 0o755)
+
+    regions = {"/app": "encrypted", "/opt": "authenticated"}
+    done = run_python(source.replace("PYTHON", PYTHON), prepare=prepare, regions=regions, uid=uid, dlopen=2)
+    assert "['/tmp/cgi.py', 'one', 'two'] top secret" in done.stdout, done
+    assert "['/opt/script', 'three']" in done.stdout, done
+    assert (done.stderr, done.returncode) == ("", 0)

@@ -1,6 +1,6 @@
 """Runs modules of CPython's regression tests, each in a process of its own, and tells how each test ended.
 
-Standard input: one JSON object, {"modules": [name...], "jobs": number, "patience": seconds for a module}.
+Standard input: one JSON object, {"modules": [name...], "jobs": number, "patience": {name: seconds}}.
 Standard output: one JSON line a module, {"module", "seconds", "status", "tests": {name: outcome}, "said"}. `said` is the end
 of what it printed, unless it succeeded.
 """
@@ -24,7 +24,7 @@ SAID = 60_000
 def main():
     order = json.load(sys.stdin)
     with ThreadPoolExecutor(order["jobs"]) as pool:
-        for result in pool.map(lambda name: run(name, order["patience"]), order["modules"]):
+        for result in pool.map(lambda name: run(name, order["patience"][name]), order["modules"]):
             print(json.dumps(result), flush=True)  # noqa: T201
 
 

@@ -22,8 +22,8 @@ func main() {
 	if err != nil {
 		stop(logger, err)
 	}
-	// The supervisor's own memory counts in the container's limit.
-	debug.SetGCPercent(50)
+	// Nothing is collected while the program is started: little is dropped until then, and the two processors are busy.
+	debug.SetGCPercent(-1)
 	status, err := run(logger)
 	if err != nil {
 		stop(logger, err)

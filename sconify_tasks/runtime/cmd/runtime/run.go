@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,7 @@ type self struct {
 	image       *elfsec.File
 	original    *io.SectionReader
 	embedded    *binaryfs.Files
+	ahead       *shield.Ahead
 }
 
 // run starts the program and returns its exit status. It must be called on the main goroutine: the program dies with the
@@ -71,10 +73,24 @@ func run(logger *log.Logger) (int, error) {
 	if err := me.config.Check(os.LookupEnv); err != nil {
 		return 0, err
 	}
+	if me.original != nil && !me.config.Binary.Protected {
+		me.ahead = shield.CopyAhead(me.mainEntry(), me.original)
+	}
 	if len(os.Args) > 1 {
 		logger.Print(log.Warning, "arguments of the container are ignored: the session holds the command")
 	}
-	service, problem := me.configure(logger)
+	attested := make(chan error, 1)
+	var service *attest.Service
+	go func() {
+		var err error
+		service, err = me.configure(logger)
+		attested <- err
+	}()
+	launcher, err := launch.Ready()
+	if err != nil {
+		return 0, err
+	}
+	problem := <-attested
 	if err := me.measured(); err != nil {
 		return 0, err // a modified binary is the reason of whatever else went wrong
 	}
@@ -85,7 +101,7 @@ func run(logger *log.Logger) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return me.start(logger, service, manifest)
+	return me.start(logger, launcher, service, manifest)
 }
 
 // inspect reads the running file, recomputes its measurement and holds it against SIGSTRUCT.
@@ -265,13 +281,13 @@ func readManifest(name string) ([]byte, error) {
 }
 
 // start resolves the command and runs it.
-func (me *self) start(logger *log.Logger, service *attest.Service, manifest *fspf.Manifest) (int, error) {
+func (me *self) start(logger *log.Logger, launcher *launch.Launcher, service *attest.Service, manifest *fspf.Manifest) (int, error) {
 	var original shield.Original
 	if me.original != nil {
 		original = me.original
 	}
 	supervisor, err := shield.New(shield.Settings{
-		Manifest: manifest, Key: service.Key, Dlopen: me.config.Dlopen, Original: original, Runtime: func() ([32]byte, error) { return measure.Program(me.image) },
+		Manifest: manifest, Key: service.Key, Dlopen: me.config.Dlopen, Original: original, Ahead: me.ahead, Runtime: func() ([32]byte, error) { return measure.Program(me.image) },
 		Embedded: me.embedded, Unprotected: service.ManifestPath == "" && me.embedded == nil, Budget: budget(), Log: logger,
 	})
 	if err != nil {
@@ -283,13 +299,15 @@ func (me *self) start(logger *log.Logger, service *attest.Service, manifest *fsp
 		return 0, err
 	}
 	signals := launch.Signals()
-	pid, err := launch.Start(launch.Program{
+	go supervisor.Fetch(me.config.Binary.Path)
+	pid, err := launcher.Start(launch.Program{
 		Path: name, Arguments: service.Command, Environment: environment(service.Environment),
 		Directory: service.WorkingDirectory,
 	}, supervisor.Serve)
 	if err != nil {
 		return 0, err
 	}
+	debug.SetGCPercent(50) // the supervisor's own memory counts in the container's limit
 	status := launch.Wait(pid, signals)
 	launch.End()
 	return status, nil

@@ -113,20 +113,26 @@ func (f *File) Segments() ([]Segment, error) {
 // that what is measured survives appended sections and strip (docs/formats.md section 6).
 func (f *File) ReadSegment(segment Segment) ([]byte, error) {
 	content := make([]byte, segment.FileSize)
-	if _, err := f.reader.ReadAt(content, int64(segment.Offset)); err != nil {
-		return nil, err
+	return content, f.ReadPart(segment, 0, content)
+}
+
+// ReadPart fills a buffer with the bytes of a segment from an offset in it, as ReadSegment returns them.
+func (f *File) ReadPart(segment Segment, offset uint64, into []byte) error {
+	start := segment.Offset + offset
+	if _, err := f.reader.ReadAt(into, int64(start)); err != nil {
+		return err
 	}
 	places, err := f.filePlaces()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, place := range places {
-		first, last := max(place.start, segment.Offset), min(place.end, segment.Offset+segment.FileSize)
+		first, last := max(place.start, start), min(place.end, start+uint64(len(into)))
 		if first < last {
-			clear(content[first-segment.Offset : last-segment.Offset])
+			clear(into[first-start : last-start])
 		}
 	}
-	return content, nil
+	return nil
 }
 
 type place struct{ start, end uint64 }

@@ -1,7 +1,7 @@
 // Package launch starts the program under the shield.
 //
 // The program is first a process of the runtime itself (the launcher): it puts the filter on its thread, hands the
-// supervisor the filter's descriptor, and execs. The supervisor thus never makes a call that waits for its own answer, as a
+// supervisor the filter's descriptor, waits for the session's order, and execs. The supervisor thus never makes a call that waits for its own answer, as a
 // vfork of its own would: the Go scheduler can't run the workers while a thread sits in vfork.
 package launch
 
@@ -25,7 +25,6 @@ const Marker = "[sconify-launcher]"
 const (
 	socketFD  = 3
 	maxOrder  = 16 << 20
-	goAhead   = 'g'
 	listening = 'l'
 )
 
@@ -38,46 +37,55 @@ type Program struct {
 	Directory   string
 }
 
-// Start starts the program and gives the filter's descriptor to serve before the program's first system call. It
-// must run on a locked thread that lives as long as the process: the child dies with it.
-func Start(program Program, serve func(fd int)) (pid int, err error) {
+// Launcher is the process that becomes the program. It is started while the session is on its way, and holds no secret
+// before its order.
+type Launcher struct {
+	pid    int
+	socket *os.File
+}
+
+// Ready starts the launcher. It must run on a locked thread that lives as long as the process: the child dies with it.
+func Ready() (*Launcher, error) {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("start: %w", err)
 	}
-	ours := os.NewFile(uintptr(pair[0]), "launcher")
-	defer ours.Close()
-	attributes := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if terminal(0) {
-		attributes.Foreground, attributes.Ctty = true, 0
-	}
-	pid, err = syscall.ForkExec("/proc/self/exe", []string{Marker}, &syscall.ProcAttr{
-		Env: []string{"GOGC=off", "GOMAXPROCS=1"}, Files: []uintptr{0, 1, 2, uintptr(pair[1])}, Sys: attributes,
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{Marker}, &syscall.ProcAttr{
+		Env: []string{"GOGC=off", "GOMAXPROCS=1"}, Files: []uintptr{0, 1, 2, uintptr(pair[1])},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	_ = syscall.Close(pair[1])
+	socket := os.NewFile(uintptr(pair[0]), "launcher")
 	if err != nil {
-		return 0, fmt.Errorf("start: %w", err)
+		_ = socket.Close()
+		return nil, fmt.Errorf("start: %w", err)
 	}
+	return &Launcher{pid: pid, socket: socket}, nil
+}
+
+// Start lets the launcher become the program, and gives the filter's descriptor to serve before that.
+func (l *Launcher) Start(program Program, serve func(fd int)) (pid int, err error) {
+	defer l.socket.Close()
 	order, err := json.Marshal(program)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := ours.Write(append(order, '\n')); err != nil {
-		return 0, fmt.Errorf("start: %w", err)
-	}
-	fd, err := receiveListener(pair[0])
+	fd, err := receiveListener(int(l.socket.Fd()))
 	if err != nil {
 		return 0, err
 	}
 	serve(fd)
-	if _, err := ours.Write([]byte{goAhead}); err != nil {
+	if terminal(0) { // only now: until here Ctrl-C is for the supervisor
+		sys.Foreground(0, l.pid)
+	}
+	if _, err := l.socket.Write(append(order, '\n')); err != nil {
 		return 0, fmt.Errorf("start: %w", err)
 	}
 	// The socket closes with the exec; what comes instead is the reason why there was none.
-	if reason, _ := io.ReadAll(io.LimitReader(ours, 4096)); len(reason) > 0 {
+	if reason, _ := io.ReadAll(io.LimitReader(l.socket, 4096)); len(reason) > 0 {
 		return 0, errors.New(string(reason))
 	}
-	return pid, nil
+	return l.pid, nil
 }
 
 func receiveListener(socket int) (int, error) {
@@ -116,10 +124,6 @@ func Child() {
 
 func child() error {
 	syscall.CloseOnExec(socketFD)
-	program, err := receiveOrder()
-	if err != nil {
-		return err
-	}
 	fd, err := shield.Install()
 	if err != nil {
 		return explain(err)
@@ -130,9 +134,9 @@ func child() error {
 	if err := syscall.Close(fd); err != nil {
 		return err
 	}
-	var signal [1]byte
-	if count, err := syscall.Read(socketFD, signal[:]); err != nil || count != 1 || signal[0] != goAhead {
-		return errors.New("the supervisor did not start")
+	program, err := receiveOrder() // by then the supervisor answers
+	if err != nil {
+		return err
 	}
 	if err := syscall.Chdir(program.Directory); err != nil {
 		return fmt.Errorf("the session's working directory %s: %w; set pwd to a directory of the image", program.Directory, err)
@@ -140,7 +144,7 @@ func child() error {
 	return fmt.Errorf("%s was not started: %w", program.Path, syscall.Exec(program.Path, program.Arguments, program.Environment))
 }
 
-// receiveOrder reads byte by byte up to the newline: what follows is for later.
+// receiveOrder reads up to the newline.
 func receiveOrder() (*Program, error) {
 	var order []byte
 	buffer := make([]byte, 65536)

@@ -20,6 +20,7 @@ const (
 	stackFixed  = stackPages * page
 	minimumSize = 1 << 21
 	maxRuntime  = 1 << 30
+	readSize    = 64 * page
 
 	permissionRead  = 1
 	permissionWrite = 2
@@ -62,11 +63,9 @@ func Enclave(file *elfsec.File, layout Layout) ([32]byte, error) {
 	}
 	stream := newStream(size)
 	for _, segment := range segments {
-		content, err := file.ReadSegment(segment)
-		if err != nil {
+		if err := stream.segment(file, segment, base); err != nil {
 			return result, err
 		}
-		stream.segment(segment, content, base)
 	}
 	stream.pages(configAt, layout.Config, typeREG|permissionRead)
 	for thread := range uint64(layout.Threads) {
@@ -146,7 +145,9 @@ func (s *stream) pages(offset uint64, content []byte, flags uint64) {
 	}
 }
 
-func (s *stream) segment(segment elfsec.Segment, content []byte, base uint64) {
+// segment measures the pages of a segment up to the last that is not zero: those that follow are added with EAUG, which
+// gives zeros, so what is in them can't be anything else. It reads in parts: a copy of the whole would cost as much again.
+func (s *stream) segment(file *elfsec.File, segment elfsec.Segment, base uint64) error {
 	flags := uint64(typeREG)
 	if segment.Read {
 		flags |= permissionRead
@@ -157,13 +158,30 @@ func (s *stream) segment(segment elfsec.Segment, content []byte, base uint64) {
 	if segment.Exec {
 		flags |= permissionExec
 	}
-	first := segment.Address &^ (page - 1)
-	padded := content
-	if lead := segment.Address - first; lead > 0 {
-		padded = append(make([]byte, lead, lead+uint64(len(content))), content...)
+	next, lead := segment.Address&^(page-1), segment.Address&(page-1)
+	next -= base
+	buffer, zeros := make([]byte, readSize), uint64(0)
+	for done := uint64(0); done < segment.FileSize; {
+		count := min(readSize-lead, segment.FileSize-done)
+		clear(buffer[:lead])
+		if err := file.ReadPart(segment, done, buffer[lead:lead+count]); err != nil {
+			return err
+		}
+		clear(buffer[lead+count:])
+		for at := uint64(0); at < lead+count; at += page {
+			if content := buffer[at : at+page]; bytes.Equal(content, s.zero[:]) {
+				zeros++
+			} else {
+				for ; zeros > 0; zeros-- {
+					s.add(next-zeros*page, s.zero[:], flags)
+				}
+				s.add(next, content, flags)
+			}
+			next += page
+		}
+		done, lead = done+count, 0
 	}
-	// The zero pages that follow are added with EAUG, which gives zeros: what is in them can't be anything else.
-	s.pages(first-base, bytes.TrimRight(padded, "\x00"), flags)
+	return nil
 }
 
 // thread measures one thread's stack, TCS and SSA; the two guard pages are holes.

@@ -2,6 +2,7 @@ package shield
 
 import (
 	"encoding/binary"
+	"strconv"
 	"syscall"
 
 	"sconify.local/runtime/internal/fspf"
@@ -67,6 +68,8 @@ func (t *target) handleOpen(what *call, hurried bool) answer {
 	switch {
 	case found.Native:
 		return t.native(found)
+	case asked.resolve&sys.ResolveNoXdev != 0 && t.crosses(what, asked):
+		return fail(syscall.EXDEV)
 	case t.overlaid(found):
 		return t.openOverlaid(found, asked, hurried)
 	case found.Missing && (asked.creates() || asked.flags&sys.OTmpfile == sys.OTmpfile):
@@ -79,6 +82,32 @@ func (t *target) handleOpen(what *call, hurried bool) answer {
 		return fail(syscall.EEXIST)
 	}
 	return t.openEntry(found, asked, hurried)
+}
+
+// crosses asks the kernel whether the way to a protected file leads over a mount point: the disk has the same names.
+func (t *target) crosses(what *call, asked request) bool {
+	leaf := "cwd"
+	if directory := int32(t.args[what.dir]); directory != sys.AtFdcwd {
+		leaf = "fd/" + strconv.Itoa(int(directory))
+	}
+	name, errno := t.string(t.args[what.path])
+	if errno != 0 {
+		return false
+	}
+	base := sys.AtFdcwd
+	if err := t.as(func() (err error) {
+		base, err = syscall.Open(t.proc(leaf), sys.OPath|syscall.O_CLOEXEC, 0)
+		return err
+	}); err == 0 {
+		defer syscall.Close(base)
+	} else if name[0] != '/' {
+		return true
+	}
+	fd, errno := sys.Openat2(base, name, sys.OPath|syscall.O_CLOEXEC|asked.flags&syscall.O_NOFOLLOW, asked.resolve&^sys.ResolveCached)
+	if errno == 0 {
+		_ = syscall.Close(fd)
+	}
+	return errno == syscall.EXDEV
 }
 
 func (t *target) openEntry(found place, asked request, hurried bool) answer {

@@ -209,15 +209,11 @@ func (p *programs) evict(size uint64) {
 // the mapped segment stays: the loader compares it with the names of libraries. The program is copied once, and not kept
 // among the contents: hardly anybody opens it to read.
 func (p *programs) patch(entry *fspf.Entry, descriptor int) (int, error) {
-	fd, _, err := sys.Memfd(baseName(entry.Path), true)
+	out, err := p.copied(entry)
 	if err != nil {
 		return -1, err
 	}
-	out := sys.File(fd, entry.Path)
 	defer out.Close()
-	if err := p.contents.copy(out, entry); err != nil {
-		return -1, err
-	}
 	if !isELF(out) {
 		return -1, errScript
 	}
@@ -247,5 +243,22 @@ func (p *programs) patch(entry *fspf.Entry, descriptor int) (int, error) {
 			return -1, err
 		}
 	}
-	return finish(fd, entry, entry.Mode&0o777|0o555)
+	return finish(int(out.Fd()), entry, entry.Mode&0o777|0o555)
+}
+
+// copied returns a memory file with a program's verified content.
+func (p *programs) copied(entry *fspf.Entry) (*os.File, error) {
+	if ahead := p.Ahead.take(entry); ahead != nil {
+		return ahead, nil
+	}
+	fd, _, err := sys.Memfd(baseName(entry.Path), true)
+	if err != nil {
+		return nil, err
+	}
+	out := sys.File(fd, entry.Path)
+	if err := p.contents.copy(out, entry); err != nil {
+		_ = out.Close()
+		return nil, err
+	}
+	return out, nil
 }

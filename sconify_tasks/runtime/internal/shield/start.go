@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -14,9 +15,9 @@ import (
 	"sconify.local/runtime/internal/sys"
 )
 
-// slots are where the interpreter is put, the first that the process's limit allows: far from the descriptors that
-// programs hand on. The program comes right below. Both are closed by the exec.
-var slots = []int{1000, 500, 250, 120, 60, 30}
+// slots are where the interpreter is put, the first that the process's limit allows and that holds no descriptor which its
+// parent handed on. The program comes right below. Both are closed by the exec.
+var slots = []int{1000, 500, 250, 120, 60, 30, 24, 16, 10, 5}
 
 const (
 	atExecfn = 31
@@ -52,7 +53,9 @@ func (t *target) handleStart() answer {
 	if err == nil {
 		return give(entry.Answer)
 	}
-	t.Log.Once(log.Error, "%s was not started: %v", asked.as, err)
+	if t.listener.valid(t.id) { // else it was killed meanwhile: that is no error
+		t.Log.Once(log.Error, "%s was not started: %v", asked.as, err)
+	}
 	return fail(syscall.EACCES)
 }
 
@@ -106,6 +109,9 @@ func (t *target) start(asked started) error {
 		return err
 	}
 	program, err := t.verifiedPath(name)
+	if running := t.standsAt(); running != nil && running != program {
+		program, err = running, nil // the kernel has read a script's first line: what was started is its interpreter
+	}
 	if err != nil {
 		return err
 	}
@@ -113,6 +119,9 @@ func (t *target) start(asked started) error {
 		return errno
 	}
 	for _, slot := range slots {
+		if t.occupied(slot) || t.occupied(slot-1) {
+			continue
+		}
 		line, err := t.bring(program, slot)
 		switch {
 		case errors.Is(err, syscall.EBADF):
@@ -126,7 +135,21 @@ func (t *target) start(asked started) error {
 		}
 		return t.startAt(asked, t.links.named(slot-1, baseName(name)))
 	}
-	return errors.New("the limit of open files (ulimit -n) is too low: allow 64 or more")
+	return errors.New("there is no room for two descriptors: the limit of open files (ulimit -n) is too low; allow 64 or more")
+}
+
+func (t *target) occupied(descriptor int) bool {
+	_, errno := t.readlink("fd/" + strconv.Itoa(descriptor))
+	return errno != syscall.ENOENT
+}
+
+// standsAt returns the program in whose place the caller's runtime stands; nil where it is none of the manifest's paths.
+func (t *target) standsAt() *fspf.Entry {
+	text, errno := t.readlink("exe")
+	if entry := t.Manifest.Entry(text); errno == 0 && entry != nil && entry.Kind == fspf.KindFile {
+		return entry
+	}
+	return nil
 }
 
 // bring puts a program and its interpreter into the process. Of a script it returns the first line, and brings nothing.

@@ -33,6 +33,8 @@ type Settings struct {
 	Dlopen int
 	// Original reads the bytes of the original program when the binary carries them.
 	Original Original
+	// Ahead is the original program in memory already; nil if it was not copied ahead.
+	Ahead *Ahead
 	// Embedded reads the files that the binary carries; nil without binary-fs.
 	Embedded *binaryfs.Files
 	// Runtime returns the digest of the running runtime's segments: who has it may ask for programs.

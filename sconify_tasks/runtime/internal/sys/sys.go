@@ -224,6 +224,15 @@ func BlockSignals() {
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 0, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0)
 }
 
+// Foreground gives a terminal to a process group. The calling thread must be locked; it may be of another group in the
+// background, which SIGTTOU would stop.
+func Foreground(terminal, group int) {
+	mask, old, number := uint64(1)<<(syscall.SIGTTOU-1), uint64(0), int32(group)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 0, uintptr(unsafe.Pointer(&mask)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(terminal), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&number)))
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 2, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+}
+
 // SetFilesystemIDs switches the identity that the calling thread uses for access checks, and tells the previous one.
 func SetFilesystemIDs(uid, gid uint32) (oldUID, oldGID uint32) {
 	g, _, _ := syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(gid), 0, 0)
