@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,18 @@ from parts.registry import running_registry
 # How long an example takes is the machine's affair, and it may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_as_from_a_terminal() -> Iterator[None]:
+    """What tests start has the usual signals: a shell makes its background jobs ignore SIGINT, nohup SIGHUP, and that is inherited."""
+    ignored = [one for one in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT) if signal.getsignal(one) == signal.SIG_IGN]
+    for one in ignored:
+        # Not the default: the tests themselves go on. What has a handler gets the default in a new program.
+        signal.signal(one, lambda *_: None)
+    yield
+    for one in ignored:
+        signal.signal(one, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

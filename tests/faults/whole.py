@@ -1,6 +1,6 @@
 """Let every write of a build fail, one build a write: `PYTHONPATH=tests python -m faults.whole [ROW…]`; the result is a table.
 
-A row is `DOOR:WAY[:FIRST-LAST]`: `one_image:ENOSPC:from-then-on`, `project:EIO:once:1-200`. Ways are an error, once or from then
+A row is `DOOR:WAY[:FIRST[-LAST]]`: `one_image:ENOSPC:from-then-on:700`, `project:EIO:once:1-200`. Ways are an error, once or from then
 on; or `kill:N`, kill -9 at N writes spread over the build, which then runs with -n 4 on all processors. Without words: all rows.
 About 0.6 s of processor time a write. The exit code is 1 where a promise was broken; what was is printed when it happens.
 """
@@ -47,7 +47,7 @@ class Row:
             return Row(door=door, fault=Fault(signal=signal.SIGKILL), points=int(how))
         first, _, last = (where[0] if where else "1-0").partition("-")
         fault = Fault(error=getattr(errno, kind), stays=how == "from-then-on")
-        return Row(door=door, fault=fault, first=int(first), last=int(last))
+        return Row(door=door, fault=fault, first=int(first), last=int(last or 0))
 
     def numbers(self, writes: int) -> list[int]:
         if self.points:

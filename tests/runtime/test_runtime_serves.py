@@ -1,6 +1,8 @@
 """What a program sees of its protected files is what it would see natively, and it can do what programs do."""
 
+import io
 import os
+import pty
 import signal
 import subprocess
 from pathlib import Path
@@ -218,6 +220,36 @@ def test_signals_reach_the_program_and_its_death_is_told(tree):
             os.kill(child, number)
             process.wait(timeout=20)
             assert process.returncode == expected, process.stderr.read()
+
+
+def test_the_terminal_is_the_programs(tree):
+    made = tree()
+    made.put(
+        "/app/main.py",
+        "import os, signal\nsignal.alarm(20)\ntyped = input()\n"
+        "print(os.tcgetpgrp(0) == os.getpgrp() == os.getpid(), 'read', typed)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "print('waits', flush=True)\nprint('got', signal.sigwait([signal.SIGINT]) == signal.SIGINT)\n",
+    )
+    made.convert()
+    arguments = made.arguments({})
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(arguments[0], arguments)
+    with os.fdopen(terminal, "r+b", buffering=0) as typing:
+        typing.write(b"words\n")
+        said = until(typing, b"waits")
+        typing.write(b"\x03")
+        said += until(typing, b"got True")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert b"True read words\r\n" in said
+
+
+def until(terminal: io.FileIO, words: bytes) -> bytes:
+    said = b""
+    while words not in said:
+        said += terminal.read(4096)  # the end of a terminal is an error
+    return said
 
 
 def test_orphans_are_reaped(run_python):
