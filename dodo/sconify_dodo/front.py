@@ -240,6 +240,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 default_oci_store=world.images,
                 memory=world.layer_memory,
                 watcher=_watcher(options) if option == "from" else None,
+                base=option == "base",
             )
         except UnavailableError as error:
             if option != "base":

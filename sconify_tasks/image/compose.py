@@ -42,9 +42,12 @@ def compose_config(
     return rfc8785.dumps(document)
 
 
-def refuse_native_as_base(base_diff_ids: Sequence[Sha256], native_diff_ids: Sequence[Sha256]) -> None:
-    """UsageError for a base that holds the native image's own layers in full: it would publish what is to be protected."""
-    if native_diff_ids and set(native_diff_ids) <= set(base_diff_ids):
+def refuse_native_as_base(base_diff_ids: Sequence[Sha256], native_diff_ids: Sequence[Sha256], *, same: bool = False) -> None:
+    """UsageError for a base that holds the native image in full: it would publish what is to be protected.
+
+    It does if it has all of its layers, or where both are the `same` folder, which as a native image has no layers.
+    """
+    if same or (native_diff_ids and set(native_diff_ids) <= set(base_diff_ids)):
         msg = "the base image contains the native image itself"
         raise UsageError(msg, hint="name a base that holds the runtime only, as --base=scratch or a distribution's image")
 

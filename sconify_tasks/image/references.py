@@ -91,13 +91,18 @@ def open_source(
     content_key: bytes = bytes(32),
     memory: LayerMemory | None = None,
     watcher: ContentWatcher | None = None,
+    base: bool = False,
 ) -> SourceImage:
     """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
 
     UnavailableError names what is missing; `.name` of the result says which one it is. `watcher` sees the files of a folder
-    that are read for its identity.
+    that are read for its identity. Only as a `base` a folder has a layer.
     """
     transport, rest = split_transport(ref)
+    if transport == "dir" and base:
+        from sconify_tasks.image.folder_base import FolderBase
+
+        return FolderBase(Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform)
     if transport == "dir":
         from sconify_tasks.image.rootfs import RootfsSource
 

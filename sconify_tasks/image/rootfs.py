@@ -151,7 +151,7 @@ class RootfsSource:
         with TemporaryDirectory(prefix="sconify-") as scratch:
             path = Path(scratch) / "layer.tar"
             with path.open("wb") as out:
-                written = write_tar(self._in_layer_order(), out)
+                written = write_tar(self.in_layer_order(), out)
             yield (Layer(diff_id=written.diff_id, size=written.size, path=path),)
 
     def close(self) -> None:
@@ -191,7 +191,8 @@ class RootfsSource:
         if self._identified and self._identified.get(path) != (found and fingerprint(found)):
             raise changed(path)
 
-    def _in_layer_order(self) -> Iterator[tuple[Entry, BinaryIO | None]]:
+    def in_layer_order(self) -> Iterator[tuple[Entry, BinaryIO | None]]:
+        """Everything, for `write_tar`: each file's content is valid until the next entry is taken."""
         entries = sorted((seen.entry() for seen in self._descend([b"/"])), key=order_key)
         for entry in entries:
             if entry.kind is not Kind.FILE or entry.hardlink:

@@ -15,7 +15,7 @@ from sconify_tasks.step import Context, Outputs
 def run(context: Context) -> Outputs:
     """Yield the config, and the layers above the base's."""
     native, base = context.native(), context.base()
-    refuse_native_as_base(base.diff_ids, native.diff_ids)
+    refuse_native_as_base(base.diff_ids, native.diff_ids, same=base.identity == native.identity)
     layers = [facts for name in LAYERS if isinstance(facts := context.fact(f"{name}_layer"), Mapping)]
     config = compose_config(
         base=base.config,
