@@ -19,16 +19,16 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def started_as_from_a_terminal() -> Iterator[None]:
-    """What tests start has the usual signals: a shell makes its background jobs ignore SIGINT, nohup SIGHUP, and that is inherited."""
-    ignored = [one for one in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT) if signal.getsignal(one) == signal.SIG_IGN]
-    for one in ignored:
-        # Not the default: the tests themselves go on. What has a handler gets the default in a new program.
-        signal.signal(one, lambda *_: None)
-    yield
-    for one in ignored:
-        signal.signal(one, signal.SIG_IGN)
+@pytest.fixture(autouse=True)
+def started_as_from_a_terminal() -> None:
+    """What tests start has the usual signals: a shell makes its background jobs ignore SIGINT, nohup SIGHUP, and that is inherited.
+
+    Before every test: a command that ran in this process and ended ignores them, too.
+    """
+    for one in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(one) == signal.SIG_IGN:
+            # Not the default: the tests themselves go on. What has a handler gets the default in a new program.
+            signal.signal(one, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,8 @@ def start_server(state: Path, *arguments: str) -> Server:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        # A shell starts what runs in the background with SIGINT ignored, and that is inherited all the way down to here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here yet
     )
     line = process.stdout.readline()
     if not line:
