@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAX_DEPTH = 32
+_TOO_DEEP = f"nested deeper than {_MAX_DEPTH}"
 _MAX_NODES = 200_000  # counted as if every alias were written out: consumers walk them all
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
@@ -137,7 +138,10 @@ def load(text: str, *, name: str) -> Node:
         return _Builder(name=name, events=events).document()
     except yaml.MarkedYAMLError as error:
         line = next((mark.line + 1 for mark in (error.problem_mark, error.context_mark) if mark is not None), 1)
-        raise UsageError(f"{name}:{line}: not YAML: {error.problem or error.context}") from None
+        problem = f"{error.problem or error.context}"
+        # libyaml reads ahead, and newer ones have a bound of their own, above ours.
+        what = _TOO_DEEP if "maximum nesting depth" in problem else f"not YAML: {problem}"
+        raise UsageError(f"{name}:{line}: {what}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise UsageError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
 
@@ -175,7 +179,7 @@ class _Builder:
             if event.tag is not None:
                 raise self._error(event, f"the tag {event.tag[:60]!r} is not allowed")
             if depth > _MAX_DEPTH:
-                raise self._error(event, f"nested deeper than {_MAX_DEPTH}")
+                raise self._error(event, _TOO_DEEP)
             node = self._scalar_or_collection(event, depth, line or event.start_mark.line + 1)
             if event.anchor is not None:
                 self._anchors[event.anchor] = node
