@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sconify_tasks.cas.embedded import EmbeddedCas
     from sconify_tasks.cas.interface import Cas
-    from sconify_tasks.image.layered import LayerMemory
+    from sconify_tasks.image.learned import LayerMemory
     from sconify_tasks.memory_budget import Admission
     from sconify_tasks.signing.choose import ChosenSigner
     from sconify_tasks.trees import Trees

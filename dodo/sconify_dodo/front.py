@@ -241,6 +241,7 @@ def _source(world: World, options: Options, option: str) -> OpenedSource:
                 memory=world.layer_memory,
                 watcher=_watcher(options) if option == "from" else None,
                 base=option == "base",
+                engine_host=world.environment.docker_host,
             )
         except UnavailableError as error:
             if option != "base":

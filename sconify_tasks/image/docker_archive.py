@@ -17,7 +17,8 @@ from sconify_tasks.image.archive import ArchiveFiles
 from sconify_tasks.image.config import parse_config
 from sconify_tasks.image.extent import Extent, unpack
 from sconify_tasks.image.files import read_small
-from sconify_tasks.image.layered import LayeredSource, LayerMemory
+from sconify_tasks.image.layered import LayeredSource
+from sconify_tasks.image.learned import LayerMemory
 from sconify_tasks.image.manifest import DOCUMENT, items, mapping
 from sconify_tasks.image.model import ImageConfig
 from sconify_tasks.image.references import parse_reference

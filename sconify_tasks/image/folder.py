@@ -41,8 +41,8 @@ class Seen(NamedTuple):
         """What it is."""
         return KINDS[stat.S_IFMT(self.stat.st_mode)]
 
-    def entry(self) -> Entry:
-        """Its metadata."""
+    def entry(self, *, xattrs: Xattrs | None = None) -> Entry:
+        """Its metadata; with these extended attributes, where they are not to be looked for."""
         found, kind = self.stat, self.kind
         return Entry(
             path=self.path,
@@ -55,7 +55,7 @@ class Seen(NamedTuple):
             target=self.target() if kind is Kind.SYMLINK else b"",
             hardlink=self.hardlink,
             rdev=self.device(),
-            xattrs=self.xattrs(),
+            xattrs=self.xattrs() if xattrs is None else xattrs,
         )
 
     def target(self) -> bytes:

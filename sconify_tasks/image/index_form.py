@@ -15,6 +15,7 @@ from sconify_tasks.image.tar_read import Member
 
 VERSION = 1
 _CONTENT = Struct("<Q32s")
+_PATH = Struct("<H32s")
 _KINDS = tuple(Kind)
 
 
@@ -49,6 +50,21 @@ def encode_contents(contents: dict[int, bytes]) -> bytes:
 def decode_contents(data: bytes) -> dict[int, bytes]:
     """The inverse."""
     return dict(_CONTENT.iter_unpack(data))
+
+
+def encode_paths(contents: dict[bytes, bytes]) -> bytes:
+    """Content ids (32 bytes each) by path, of a layer that is no tar."""
+    return b"".join(_PATH.pack(len(path), content) + path for path, content in sorted(contents.items()))
+
+
+def decode_paths(data: bytes) -> dict[bytes, bytes]:
+    """The inverse."""
+    found, at = {}, 0
+    while at < len(data):
+        length, content = _PATH.unpack_from(data, at)
+        at += _PATH.size + length
+        found[data[at - length : at]] = content
+    return found
 
 
 def _row(path: bytes, member: Member) -> list[Any]:

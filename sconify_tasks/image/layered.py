@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.config import identity_of, parse_diff_ids
@@ -13,22 +13,13 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.extent import Extent
 from sconify_tasks.image.index import LayerIndex, read_layer
 from sconify_tasks.image.index_form import decode_contents, decode_index, encode_contents, encode_index
+from sconify_tasks.image.learned import LayerMemory, LearnedContents
 from sconify_tasks.image.manifest import mapping
 from sconify_tasks.image.merge import Found, MergedView
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path
 from sconify_tasks.image.source import readable
 from sconify_tasks.image.streams import LatePart
-
-
-class LayerMemory(Protocol):
-    """What earlier runs found in layers, by diff id: `index` and `contents`, as `index_form` writes them."""
-
-    def recall(self, diff_id: Sha256, what: str) -> bytes | None:
-        """Return what was kept, unchanged, or None."""
-
-    def keep(self, diff_id: Sha256, what: str, data: bytes) -> None:
-        """Keep it, in place of what was kept before."""
 
 
 class LayeredSource:
@@ -47,8 +38,7 @@ class LayeredSource:
         self._lock = Lock()
         self._layers: dict[int, Extent] = {}
         self._view: MergedView | None = None
-        self._contents_of: dict[int, dict[int, bytes]] = {}
-        self._learned: set[int] = set()
+        self._learned = LearnedContents(memory, self._diff_ids, "contents", encode=encode_contents, decode=decode_contents)
         self.layers_read = 0
 
     def open_layer(self, number: int) -> Extent:
@@ -91,17 +81,13 @@ class LayeredSource:
         found = self._merged().lstat(path)
         if found is None or found.entry.kind is not Kind.FILE:
             return None
-        with self._lock:
-            return self._known_contents(found.layer).get(found.offset)
+        return self._learned.get(found.layer, found.offset)
 
     def learn(self, path: bytes, content_id: bytes) -> None:
         """Take a content id from who has read all of the file."""
         found = self._merged().lstat(path)
-        if found is None or self._memory is None:
-            return
-        with self._lock:
-            if self._known_contents(found.layer).setdefault(found.offset, content_id) == content_id:
-                self._learned.add(found.layer)
+        if found is not None:
+            self._learned.learn(found.layer, found.offset, content_id)
 
     @contextmanager
     def walk(self, roots: Iterable[bytes]) -> Iterator[Iterator[tuple[Entry, BinaryIO | None]]]:
@@ -134,14 +120,11 @@ class LayeredSource:
 
     def close(self) -> None:
         """Keep what was learned, and forget the unpacked layers."""
+        self._learned.close()
         with self._lock:
-            for number in sorted(self._learned):
-                assert self._memory is not None
-                self._memory.keep(self._diff_ids[number], "contents", encode_contents(self._contents_of[number]))
             for extent in self._layers.values():
                 extent.close()
             self._layers, self._view = {}, None
-            self._contents_of, self._learned = {}, set()
 
     def _contents(self, roots: list[bytes]) -> Generator[tuple[Entry, BinaryIO | None]]:
         for found in self._merged().walk(roots):
@@ -177,10 +160,3 @@ class LayeredSource:
             if self._memory is not None:
                 self._memory.keep(diff_id, "index", encode_index(index))
             yield index
-
-    def _known_contents(self, number: int) -> dict[int, bytes]:
-        known = self._contents_of.get(number)
-        if known is None:
-            kept = self._memory.recall(self._diff_ids[number], "contents") if self._memory and number >= 0 else None
-            known = self._contents_of[number] = decode_contents(kept) if kept else {}
-        return known

@@ -1,8 +1,8 @@
-"""What an engine has, by one request and with the standard library alone.
+"""What a local engine has, by one request each and with the standard library alone.
 
 Importing the SDK takes longer than a whole run that finds nothing to do.
 
-It serves to skip work, never to do any: where it can't answer (another transport, an error), the SDK is asked.
+Where it can't answer (another transport, an error, something missing), the SDK is asked, which has the words for it.
 """
 
 from __future__ import annotations
@@ -10,31 +10,50 @@ from __future__ import annotations
 import json
 import socket
 from typing import Any
+from urllib.parse import quote
 
 _SECONDS = 30
 _LARGEST = 64 << 20
 _LOCAL = "unix:///var/run/docker.sock"
 # HTTP/1.0: the answer is one piece that ends with the connection (RFC 1945).
-_REQUEST = b"GET /images/json HTTP/1.0\r\nHost: engine\r\n\r\n"
+_REQUEST = "GET {} HTTP/1.0\r\nHost: engine\r\n\r\n"
+_SHIFTING = ("name=userns", "name=rootless")
 
 
 def list_images(docker_host: str) -> dict[str, str] | None:
     """The engine's Id of every tagged image, by familiar name; None where this way of asking gives no answer."""
+    return _parse(_get(docker_host, "/images/json"))
+
+
+def inspect_image(docker_host: str, name: str) -> dict[str, Any] | None:
+    """What the engine says of an image; None where this way of asking gives no answer, or there is none."""
+    found = _get(docker_host, f"/images/{quote(name, safe='/:@')}/json")
+    return found if isinstance(found, dict) and isinstance(found.get("Id"), str) else None
+
+
+def shifts_owners(docker_host: str) -> bool:
+    """Whether files that the engine keeps may have other owners than in their image (userns-remap, rootless)."""
+    found = _get(docker_host, "/info")
+    options = found.get("SecurityOptions") if isinstance(found, dict) else None
+    return not isinstance(options, list) or any(shift in str(option) for option in options for shift in _SHIFTING)
+
+
+def _get(docker_host: str, path: str) -> Any:
     host = docker_host or _LOCAL
     if not host.startswith("unix://"):
         return None
     try:
-        head, _, body = _ask(host.removeprefix("unix://")).partition(b"\r\n\r\n")
-        return _parse(json.loads(body)) if head.split(b" ", 2)[1:2] == [b"200"] else None
+        head, _, body = _ask(host.removeprefix("unix://"), path).partition(b"\r\n\r\n")
+        return json.loads(body) if head.split(b" ", 2)[1:2] == [b"200"] else None
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def _ask(path: str) -> bytes:
+def _ask(socket_path: str, path: str) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
         engine.settimeout(_SECONDS)
-        engine.connect(path)
-        engine.sendall(_REQUEST)
+        engine.connect(socket_path)
+        engine.sendall(_REQUEST.format(path).encode())
         answer = bytearray()
         while len(answer) < _LARGEST and (piece := engine.recv(1 << 16)):
             answer += piece

@@ -10,8 +10,9 @@ from sconify_tasks.image.choose import choose
 from sconify_tasks.image.config import parse_config
 from sconify_tasks.image.extent import Extent, unpack
 from sconify_tasks.image.files import FolderFiles
-from sconify_tasks.image.layered import LayeredSource, LayerMemory
+from sconify_tasks.image.layered import LayeredSource
 from sconify_tasks.image.layout import OciLayout
+from sconify_tasks.image.learned import LayerMemory
 from sconify_tasks.image.manifest import HINT, Blob, check_layer_type, descriptor, items
 
 

@@ -14,7 +14,7 @@ from sconify_tasks.image.model import Sha256
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from sconify_tasks.image.layered import LayerMemory
+    from sconify_tasks.image.learned import LayerMemory
     from sconify_tasks.image.rootfs import StatCache
     from sconify_tasks.image.source import ContentWatcher, SourceImage
 
@@ -92,8 +92,11 @@ def open_source(
     memory: LayerMemory | None = None,
     watcher: ContentWatcher | None = None,
     base: bool = False,
+    engine_host: str | None = None,
 ) -> SourceImage:
     """Open an image by its name. A bare one is the engine's if an engine answers, else the local OCI store's.
+
+    `engine_host` is DOCKER_HOST of the engine that `docker` gives the client of: with it a local one is spared the SDK.
 
     UnavailableError names what is missing; `.name` of the result says which one it is. `watcher` sees the files of a folder
     that are read for its identity. Only as a `base` a folder has a layer.
@@ -121,7 +124,9 @@ def open_source(
         from sconify_tasks.image.scratch import ScratchSource
 
         return ScratchSource(platform=platform)
-    return _engine_or_store(ref, transport, rest, docker=docker, store=default_oci_store, platform=platform, memory=memory)
+    required = transport == "docker"
+    found = _from_engine(docker, rest, required=required, host=engine_host, platform=platform, memory=memory)
+    return found or _from_store(ref, rest, store=default_oci_store, platform=platform, memory=memory)
 
 
 def split_layout(text: str, transport: str = "oci") -> tuple[Path, str]:
@@ -165,24 +170,30 @@ def archive_of(ref: str) -> Path | None:
     return split_archive(rest)[0].resolve() if transport == "docker-archive" else None
 
 
-def _engine_or_store(
-    ref: str,
-    transport: str,
+def _from_engine(
+    docker: Callable[[], DockerClient],
     rest: str,
     *,
-    docker: Callable[[], DockerClient],
-    store: Path,
+    required: bool,
+    host: str | None,
     platform: str,
     memory: LayerMemory | None,
-) -> SourceImage:
-    reference = parse_reference(rest)
-    client = find_client(docker, required=transport == "docker")
-    if client is not None:
-        from sconify_tasks.image.docker import DockerSource
+) -> SourceImage | None:
+    """The engine's image; None where no engine answers and none is required."""
+    from sconify_tasks.image.docker import DockerSource
+    from sconify_tasks.image.listing import inspect_image
 
-        return DockerSource(client, reference.familiar, platform=platform)
+    name = parse_reference(rest).familiar
+    inspected = None if host is None else inspect_image(host, name)
+    if inspected is None and find_client(docker, required=required) is None:
+        return None
+    return DockerSource(docker, name, platform=platform, host=host, inspected=inspected, memory=memory)
+
+
+def _from_store(ref: str, rest: str, *, store: Path, platform: str, memory: LayerMemory | None) -> SourceImage:
     from sconify_tasks.image.oci import OciSource
 
+    reference = parse_reference(rest)
     folder = store / reference.file_name
     if not folder.is_dir():
         msg = f"{ref}: no Docker Engine answers, and the local store has no image of that name"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import time
+from contextlib import contextmanager
 
 import pytest
 from build.small_image import convert, write
@@ -13,6 +15,7 @@ from sconify_tasks.binary_fs import digests
 from sconify_tasks.binary_fs.digests import ChunkDigests
 from sconify_tasks.binary_fs.watching import Watched
 from sconify_tasks.events import StepFinished
+from sconify_tasks.image import unpacked
 from sconify_tasks.image.folder import SeenFile
 
 EMBED = {"binary-fs": True, "dir": (), "plain": (), "fs-dir": ("/app",)}
@@ -113,3 +116,37 @@ def test_of_an_image_in_layers_only_what_a_new_layer_brings_is_read_again(native
     clean = place.beside(tmp_path / "clean")
     assert convert(native, clean, **given).code == 0
     assert clean.image_digest() == place.image_digest()
+
+
+@pytest.mark.parametrize("mode", [(EMBED, "embedded"), (ENCRYPT, "files")], ids=["embedded", "encrypted"])
+def test_so_it_is_of_an_image_of_an_engine_whose_layers_can_be_read(native, place, tmp_path, engine, mode):
+    given, step = mode
+    for number in range(20):
+        write(native / "app" / f"file{number}", bytes([number]) * 20_000)
+    lower, upper = engine.name("lower"), engine.name("upper")
+    build(engine, lower, native, 'FROM scratch\nCOPY . /\nCMD ["/bin/prog"]\n')
+    host = {"DOCKER_HOST": engine.host}
+    assert read_by(convert(native, place, variables=host, **given | {"from": f"docker:{lower}"}), step) == 23
+    write(tmp_path / "more" / "app" / "file7", b"changed" * 30_000)
+    build(engine, upper, tmp_path / "more", f"FROM {lower}\nCOPY . /\n")
+    given |= {"from": f"docker:{upper}"}
+    outcome = convert(native, place, variables=host, **given)
+    assert (outcome.code, read_by(outcome, step)) == (0, 1)
+    clean = place.beside(tmp_path / "clean")
+    with folders_unreadable():
+        assert read_by(convert(native, clean, variables=host, **given), step) == 23
+    assert clean.image_digest() == place.image_digest(), "as from the engine's archives"
+
+
+def build(engine, name, folder, dockerfile):
+    command = ["docker", "-H", engine.host, "build", "--quiet", "--tag", name, "--file", "-", folder]
+    environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+    subprocess.run(command, input=dockerfile.encode(), env=environment, check=True, capture_output=True)
+
+
+@contextmanager
+def folders_unreadable():
+    """As for a user who can't read the engine's folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unpacked, "_sees_everything", lambda: False)
+        yield

@@ -82,6 +82,6 @@ def test_it_is_in_an_engine_too(native, place, base, engine):
     with world_of(place, Recorder(), DOCKER_HOST=engine.host) as world:
         order = order_for(native, place, base=f"dir:{base}", to=f"docker:{name}")
         assert build_all(world, [order], jobs=1, keep_going=False, debug=True).code == 0
-    image = DockerSource(engine.client, name)
+    image = DockerSource(lambda: engine.client, name)
     assert image.read(b"/etc/motd", limit=100) == b"of the base\n"
     image.close()

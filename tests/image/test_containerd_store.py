@@ -35,7 +35,7 @@ def rootfs():
 @pytest.fixture
 def native(containerd_engine):
     name = containerd_engine.import_rootfs(rootfs(), changes=["ENV A=1", 'ENTRYPOINT ["/app/run"]'])
-    source = DockerSource(containerd_engine.client, name)
+    source = DockerSource(lambda: containerd_engine.client, name)
     yield name, source
     source.close()
 
@@ -55,7 +55,9 @@ def on_top(source, *layers):
 
 def test_its_id_is_no_config_digest_and_identities_are_the_same_as_elsewhere(native, engine):
     _, source = native
-    classic = DockerSource(engine.client, engine.import_rootfs(rootfs(), changes=["ENV A=1", 'ENTRYPOINT ["/app/run"]']))
+    classic = DockerSource(
+        lambda: engine.client, engine.import_rootfs(rootfs(), changes=["ENV A=1", 'ENTRYPOINT ["/app/run"]'])
+    )
     assert source.diff_ids == classic.diff_ids
     assert source.identity == classic.identity
     assert source.engine_id != classic.engine_id
@@ -95,7 +97,7 @@ def test_an_image_on_a_base_that_it_has_is_delivered_and_recognised(native, cont
     assert delivered.identity != delivered.config_digest
     assert list_images(containerd_engine.host)[name] == delivered.identity
     assert DockerSink(containerd_engine.client).deliver(image, source, name) == delivered
-    result = DockerSource(containerd_engine.client, name)
+    result = DockerSource(lambda: containerd_engine.client, name)
     assert result.diff_ids == (*source.diff_ids, image.layers[0].diff_id)
     assert b"/app/run" in contents(result)
     result.close()
@@ -108,6 +110,6 @@ def test_an_image_on_a_base_that_it_lacks_is_delivered(containerd_engine, tmp_pa
     base = OciSource(tmp_path / "oci", "base")
     name = containerd_engine.name("full")
     DockerSink(containerd_engine.client).deliver(on_top(base, layer(tmp_path, file(b"/app/run", b"up"))), base, name)
-    result = DockerSource(containerd_engine.client, name)
+    result = DockerSource(lambda: containerd_engine.client, name)
     assert contents(result) == contents(base) | {b"/app/run": b"up"}
     result.close()

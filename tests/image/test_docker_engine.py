@@ -13,6 +13,7 @@ from parts.images import built, file, folder, layer, layer_bytes, symlink
 
 from sconify_tasks.errors import UnavailableError, UsageError, VerificationError
 from sconify_tasks.image import temporary
+from sconify_tasks.image.archived import ContainerArchives
 from sconify_tasks.image.compose import compose_config
 from sconify_tasks.image.docker import DockerSource
 from sconify_tasks.image.entry import Entry, Kind
@@ -24,6 +25,7 @@ from sconify_tasks.image.search import search_base
 from sconify_tasks.image.sink_docker import DockerSink
 from sconify_tasks.image.sink_oci import OciSink
 from sconify_tasks.image.sinks import Sinks
+from sconify_tasks.image.unpacked import LayerFolders
 from sconify_tasks.image.validate import validate
 
 ITEMS = (
@@ -51,9 +53,10 @@ def native(engine):
     return engine.import_rootfs(layer_bytes(*ITEMS), changes=CHANGES)
 
 
-@pytest.fixture
-def source(engine, native):
-    source = DockerSource(engine.client, native)
+@pytest.fixture(params=["archives", "folders"])
+def source(request, engine, native):
+    source = DockerSource(lambda: engine.client, native, host=engine.host if request.param == "folders" else None)
+    assert isinstance(source._opened(), LayerFolders) == (request.param == "folders")
     yield source
     source.close()
 
@@ -109,7 +112,8 @@ def test_single_paths_are_looked_up_without_following_links(source):
         list(stream)
 
 
-def test_a_hundred_questions_are_one_stream(source, monkeypatch):
+def test_a_hundred_questions_are_one_stream(engine, native, monkeypatch):
+    source = ContainerArchives(lambda: engine.client, engine.client.api.inspect_image(native)["Id"], name=native, size=0)
     asked = []
     real = source._archive
     monkeypatch.setattr(source, "_archive", lambda path: asked.append(path) or real(path))
@@ -119,6 +123,7 @@ def test_a_hundred_questions_are_one_stream(source, monkeypatch):
     assert len(asked) <= 7
     assert source.listdir(b"/app")[0] == b"a"
     assert source.listdir(b"/") == sorted(set(source.listdir(b"/")))
+    source.close()
 
 
 def test_the_engine_and_a_layout_show_the_same_image(engine, native, source, tmp_path, need):
@@ -145,7 +150,7 @@ def test_the_engine_and_a_layout_show_the_same_image(engine, native, source, tmp
 
 def test_an_empty_image_without_a_command_can_be_read(engine):
     name = engine.import_rootfs(layer_bytes(file(b"/f", b"1")))
-    source = DockerSource(engine.client, name)
+    source = DockerSource(lambda: engine.client, name)
     assert source.read(b"/f", limit=1) == b"1"
     with source.walk([b"/"]) as stream:
         assert {entry.path for entry, _ in stream} <= {b"/", b"/f", b"/dev", b"/etc"}
@@ -155,7 +160,7 @@ def test_an_empty_image_without_a_command_can_be_read(engine):
 def test_volumes_of_the_image_are_part_of_it_and_leave_nothing(engine):
     name = engine.import_rootfs(layer_bytes(folder(b"/data"), file(b"/data/f", b"v")), changes=["VOLUME /data"])
     before = {volume["Name"] for volume in engine.client.api.volumes()["Volumes"] or []}
-    source = DockerSource(engine.client, name)
+    source = DockerSource(lambda: engine.client, name)
     assert source.read(b"/data/f", limit=1) == b"v"
     source.close()
     assert {volume["Name"] for volume in engine.client.api.volumes()["Volumes"] or []} <= before
@@ -163,7 +168,7 @@ def test_volumes_of_the_image_are_part_of_it_and_leave_nothing(engine):
 
 def test_closing_removes_the_container(engine, native):
     before = set(ours(engine))
-    source = DockerSource(engine.client, native)
+    source = DockerSource(lambda: engine.client, native)
     source.lstat(b"/app")
     source.lstat(b"/usr")
     made = set(ours(engine)) - before
@@ -210,7 +215,7 @@ def test_layers_are_exported_and_told_by_their_digest(engine, source):
 
 def test_a_missing_image_is_named(engine):
     with pytest.raises(UnavailableError, match="no-such-image") as caught:
-        DockerSource(engine.client, "no-such-image:1")
+        DockerSource(lambda: engine.client, "no-such-image:1")
     assert caught.value.exit_code == 3
     assert caught.value.message.lower().count("no such image") == 1
     assert "pull or build" in caught.value.hint
@@ -225,7 +230,7 @@ def sconified(source, *layers):
 
 
 def test_a_built_image_is_loaded_thin_and_runs(engine, debian_rootfs, tmp_path):
-    base = DockerSource(engine.client, engine.import_rootfs(debian_rootfs))
+    base = DockerSource(lambda: engine.client, engine.import_rootfs(debian_rootfs))
     image = sconified(
         base, layer(tmp_path, folder(b"/app"), file(b"/app/run", b"#!/bin/sh\necho $SCONE_HEAP $0\n", mode=0o755))
     )
@@ -261,7 +266,7 @@ def test_a_base_that_the_engine_lacks_goes_into_a_full_archive(engine, tmp_path)
     image = sconified(base, layer(tmp_path, file(b"/app/run", b"up", mode=0o755)))
     name = engine.name("full")
     DockerSink(engine.client).deliver(image, base, name)
-    result = DockerSource(engine.client, name)
+    result = DockerSource(lambda: engine.client, name)
     assert result.diff_ids == (*base.diff_ids, image.layers[0].diff_id)
     assert result.read(b"/app/run", limit=2) == b"up"
     result.close()
@@ -320,7 +325,7 @@ def test_from_the_engine_to_a_layout_and_back(engine, native, source, tmp_path):
     layout = OciSource(tmp_path / "oci", "t")
     name = engine.name("back")
     DockerSink(engine.client).deliver(BuiltImage(base_diff_ids=layout.diff_ids, layers=(), config=image.config), layout, name)
-    assert DockerSource(engine.client, name).identity == layout.identity
+    assert DockerSource(lambda: engine.client, name).identity == layout.identity
 
 
 def test_bare_names_are_the_engines(engine, native, tmp_path):

@@ -5,7 +5,7 @@ import io
 import pytest
 from parts.images import file, folder, layer_bytes, symlink
 
-from sconify_tasks.image.docker import DockerSource
+from sconify_tasks.image.archived import ContainerArchives
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.held import Held
 
@@ -27,7 +27,8 @@ def name(engine):
 
 @pytest.fixture
 def asked(engine, name, monkeypatch):
-    source = DockerSource(engine.client, name)
+    image = engine.client.api.inspect_image(name)["Id"]
+    source = ContainerArchives(lambda: engine.client, image, name=name, size=0)
     archives = []
     real = source._archive
     monkeypatch.setattr(source, "_archive", lambda path: archives.append(path) or real(path))

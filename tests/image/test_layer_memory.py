@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from parts.images import built, file, folder, layer, symlink
+from parts.layer_memory import Memory
 
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.image.entry import Entry, Kind
@@ -16,19 +16,6 @@ from sconify_tasks.image.index_form import decode_contents, decode_index, encode
 from sconify_tasks.image.oci import OciSource
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.sink_oci import OciSink
-
-
-@dataclass(slots=True)
-class Memory:
-    """A `LayerMemory` in a dictionary."""
-
-    kept: dict[tuple[str, str], bytes] = field(default_factory=dict)
-
-    def recall(self, diff_id, what):
-        return self.kept.get((diff_id, what))
-
-    def keep(self, diff_id, what, data):
-        self.kept[diff_id, what] = data
 
 
 def image_of(tmp_path: Path, tag: str, *layers) -> None:

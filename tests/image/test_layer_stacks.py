@@ -25,6 +25,7 @@ from sconify_tasks.image.oci import OciSource
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.sink_archive import DockerArchiveSink
 from sconify_tasks.image.sink_oci import OciSink
+from sconify_tasks.image.unpacked import LayerFolders
 from sconify_tasks.image.validate import validate
 
 DEPTH = 3
@@ -117,15 +118,16 @@ def test_a_hundred_and_fifty_random_stacks_are_what_umoci_unpacks(tmp_path, need
     assert differing(cases, seen(OciSource(tmp_path / "oci", "t")), unpacked(tmp_path / "bundle" / "rootfs")) == []
 
 
-@pytest.mark.parametrize("store", ["engine", "containerd_engine"])
-def test_a_hundred_random_stacks_are_what_engines_mount(tmp_path, store, request):
+@pytest.mark.parametrize(("store", "unpacked"), [("engine", False), ("engine", True), ("containerd_engine", False)])
+def test_a_hundred_random_stacks_are_what_engines_mount(tmp_path, store, unpacked, request):
     engine = request.getfixturevalue(store)
     cases = stacks(4, 100, engines_take)
     name = engine.name("stacks")
     DockerArchiveSink(tmp_path / "image.tar").deliver(image_of(tmp_path, cases), ScratchSource(), name)
     validate(f"docker-archive:{tmp_path}/image.tar")
     subprocess.run(["docker", "-H", engine.host, "load", "-i", tmp_path / "image.tar"], check=True, capture_output=True)
-    mounted = DockerSource(engine.client, name)
+    mounted = DockerSource(lambda: engine.client, name, host=engine.host if unpacked else None)
+    assert isinstance(mounted._opened(), LayerFolders) == unpacked
     try:
         assert differing(cases, seen(DockerArchiveSource(tmp_path / "image.tar")), seen(mounted)) == []
     finally:

@@ -161,7 +161,7 @@ def test_an_image_of_the_engine_is_signed_in_place(made, sign, key, engine):
     found = json.loads(run("sconify-inspect", "--json", name, home=made.folder, engine=engine.host).stdout)
     assert found["verified"] is True
     assert (found["mrsigner"], found["signature"]["mode"]) == (mrsigner(load_public(key.public)), "production")
-    after = DockerSource(client, name)
+    after = DockerSource(lambda: client, name)
     assert after.config.entrypoint == source.config.entrypoint
     assert after.config.env == source.config.env
     after.close()

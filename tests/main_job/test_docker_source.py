@@ -10,7 +10,7 @@ from sconify_tasks.image.docker import DockerSource
 def test_an_image_can_be_asked_while_one_of_its_archives_is_read(engine, native):
     """By the same thread, and by another one: with one container for both, the engine would never answer."""
     client = docker.DockerClient(base_url=engine.host, timeout=20)
-    source = DockerSource(client, native.image, platform="linux/amd64")
+    source = DockerSource(lambda: client, native.image, platform="linux/amd64")
     seen = []
     try:
         with source.walk([b"/usr"]) as walking:

@@ -1,0 +1,224 @@
+"""Layers where an engine of this machine keeps them unpacked: the same image as its archives show, and without asking it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from parts.images import built, file, folder, layer, layer_bytes, symlink
+from parts.layer_memory import Memory
+
+from sconify_tasks.errors import SconifyError, UsageError
+from sconify_tasks.image import listing, unpacked
+from sconify_tasks.image.archived import ContainerArchives
+from sconify_tasks.image.docker import DockerSource
+from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.image.listing import inspect_image, shifts_owners
+from sconify_tasks.image.scratch import ScratchSource
+from sconify_tasks.image.sink_archive import DockerArchiveSink
+from sconify_tasks.image.unpacked import LayerFolders, find_folders
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+LOW = (
+    folder(b"/app", 0o2750, uid=7, gid=8),
+    (replace(file(b"/app/ping", b"ping", mode=0o755)[0], xattrs=((b"security.capability", CAPABILITY),)), b"ping"),
+    file(b"/app/old", b"old"),
+    folder(b"/emptied"),
+    file(b"/emptied/gone", b"gone"),
+    symlink(b"/link", b"app"),
+    file(b"/was-a-file", b"1"),
+    (Entry(path=b"/fifo", kind=Kind.FIFO, mode=0o600), None),
+    (Entry(path=b"/null", kind=Kind.CHAR, mode=0o666, rdev=(1, 3)), None),
+    file(b"/app/latin-\xe9", b"y"),
+    (Entry(path=b"/z", kind=Kind.FILE, size=3, hardlink=b"/app/old"), None),
+)
+HIGH = (folder(b"/app", 0o755), file(b"/app/new", b"new"), folder(b"/was-a-file"), file(b"/was-a-file/in", b"in"))
+
+
+@pytest.fixture(scope="module")
+def name(engine, tmp_path_factory):
+    work = tmp_path_factory.mktemp("unpacked")
+    (work / "low").mkdir()
+    (work / "high").mkdir()
+    made = built(layer(work / "low", *LOW), layer(work / "high", *HIGH))
+    name = engine.name("unpacked")
+    DockerArchiveSink(work / "image.tar").deliver(made, ScratchSource(), name)
+    subprocess.run(["docker", "-H", engine.host, "load", "-i", work / "image.tar"], check=True, capture_output=True)
+    return name
+
+
+def not_asked():
+    raise AssertionError("the SDK was asked")
+
+
+def opened(engine, name, memory=None):
+    return DockerSource(not_asked, name, host=engine.host, inspected=inspect_image(engine.host, name), memory=memory)
+
+
+def everything(source):
+    with source.walk([b"/"]) as stream:
+        found = {entry.path: (entry, content.read() if content else None) for entry, content in stream}
+    return {path: (replace(entry, hardlink=b""), content) for path, (entry, content) in found.items()}
+
+
+def test_all_of_an_image_is_what_the_archives_show(engine, name):
+    source, archives = opened(engine, name), DockerSource(lambda: engine.client, name)
+    assert source.identity == archives.identity
+    ours, theirs = everything(source), everything(archives)
+    assert ours == theirs
+    assert {b"/dev", b"/etc"} <= ours.keys(), "engines make them"
+    for path in (*theirs, b"/app/old/x", b"/link/new", b"/nope", b"/nope/x", b"/app/gone", b"/etc/hosts", b"/dev/null"):
+        assert source.lstat(path) == archives.lstat(path)
+        assert source.listdir(path) == archives.listdir(path)
+    for roots in ([b"/etc"], [b"/dev", b"/app"]):
+        with source.walk(roots) as one, archives.walk(roots) as other:
+            assert {entry.path for entry, _ in one} == {entry.path for entry, _ in other}
+    assert ours[b"/app/ping"][0].xattrs == ((b"security.capability", CAPABILITY),)
+    assert ours[b"/null"][0].rdev == (1, 3)
+    assert source.read(b"/app/latin-\xe9", limit=1) == b"y"
+    source.close()
+    archives.close()
+
+
+def test_links_of_a_walk_name_the_first(engine, name):
+    source = opened(engine, name)
+    with source.walk([b"/app", b"/z"]) as stream:
+        links = {entry.path: entry.hardlink for entry, _ in stream}
+    assert links[b"/z"] == b"/app/old"
+    assert links[b"/app/old"] == b""
+    with pytest.raises(UsageError, match="/nope does not exist"), source.walk([b"/nope"]) as stream:
+        list(stream)
+    with pytest.raises(UsageError, match="is not a file"):
+        source.read(b"/app", limit=9)
+    source.close()
+    assert source.lstat(b"/app").kind is Kind.DIR, "it can be used again"
+    source.close()
+
+
+def test_what_was_learned_of_a_lower_layer_is_known_under_another_upper_one(engine, name, tmp_path):
+    memory = Memory()
+    source = opened(engine, name, memory)
+    assert source.content_id(b"/app/ping") is None
+    for path in (b"/app/ping", b"/app/new", b"/was-a-file/in"):
+        source.learn(path, path.ljust(32, b"."))
+    source.close()
+    other = layer(tmp_path, folder(b"/app"), file(b"/app/new", b"newer"))
+    low = tmp_path / "low"
+    low.mkdir()
+    second = engine.name("second")
+    DockerArchiveSink(tmp_path / "image.tar").deliver(built(layer(low, *LOW), other), ScratchSource(), second)
+    subprocess.run(["docker", "-H", engine.host, "load", "-i", tmp_path / "image.tar"], check=True, capture_output=True)
+    source = opened(engine, second, memory)
+    assert source.content_id(b"/app/ping") == b"/app/ping".ljust(32, b".")
+    assert source.content_id(b"/app/new") is None
+    assert source.content_id(b"/app") is None
+    source.close()
+
+
+@pytest.mark.parametrize("option", ["name=userns", "name=rootless,x=y"])
+def test_an_engine_that_shifts_owners_is_asked(engine, name, monkeypatch, option):
+    assert not shifts_owners(engine.host)
+    assert shifts_owners("tcp://127.0.0.1:1"), "who gives no answer is taken for one that does"
+    monkeypatch.setattr(listing, "_get", lambda host, path: {"SecurityOptions": ["name=seccomp", option]})
+    source = DockerSource(lambda: engine.client, name, host=engine.host)
+    assert isinstance(source._opened(), ContainerArchives)
+    source.close()
+
+
+def test_only_who_sees_everything_reads_folders(engine, name, monkeypatch, tmp_path):
+    inspected = inspect_image(engine.host, name)
+    assert len(find_folders(inspected, layers=2)) == 2
+    assert find_folders(inspected, layers=3) is None
+    assert find_folders({**inspected, "GraphDriver": None}, layers=2) is None
+    assert find_folders({**inspected, "GraphDriver": {**inspected["GraphDriver"], "Name": "overlayfs"}}, layers=2) is None
+    upper = inspected["GraphDriver"]["Data"] | {"UpperDir": str(tmp_path / "not-here")}
+    assert find_folders({"GraphDriver": {"Name": "overlay2", "Data": upper}}, layers=2) is None
+    monkeypatch.setattr(unpacked, "_sees_everything", lambda: False)
+    assert find_folders(inspected, layers=2) is None
+
+
+def test_a_process_without_the_right_to_see_marks_does_not_see_everything(need):
+    python = [sys.executable, "-c", "from sconify_tasks.image.unpacked import _sees_everything; print(_sees_everything())"]
+    for words, expected in (
+        ([], "True"),
+        ([need("setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"], "False"),
+        ([need("setpriv"), "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"], "False"),
+        ([need("unshare"), "--user", "--map-root-user"], "False"),
+    ):
+        assert subprocess.run([*words, *python], capture_output=True, text=True, check=True).stdout.strip() == expected, words
+
+
+@pytest.fixture
+def two(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED HERE: overlay attributes need root")
+    folders = (tmp_path / "low", tmp_path / "high")
+    for each in folders:
+        (each / "d").mkdir(parents=True)
+    (folders[0] / "d" / "f").write_bytes(b"f")
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute", "value"),
+    [
+        ("d", "trusted.overlay.redirect", b"/e"),
+        ("d", "trusted.overlay.opaque", b"x"),
+        ("d/g", "trusted.overlay.metacopy", b""),
+        ("d/g", "trusted.overlay.whiteout", b"y"),
+    ],
+)
+def test_a_layer_that_says_the_rest_lies_elsewhere_is_refused(two, path, attribute, value):
+    (two[1] / "d" / "g").write_bytes(b"")
+    os.setxattr(two[1] / path, attribute, value)
+    files = LayerFolders(two, name="docker:x")
+    with pytest.raises(SconifyError, match="in a form that is not read here") as caught:
+        everything(files)
+    assert "docker-archive:" in caught.value.hint
+    files.close()
+
+
+def test_marks_of_overlay_file_systems_are_followed(two):
+    files = LayerFolders(two, name="docker:x")
+    assert files.listdir(b"/d") == [b"f"]
+    files.close()
+    os.setxattr(two[1] / "d", "trusted.overlay.opaque", b"y")
+    files = LayerFolders(two, name="docker:x")
+    assert files.listdir(b"/d") == []
+    assert files.lstat(b"/d/f") is None
+    files.close()
+    os.removexattr(two[1] / "d", "trusted.overlay.opaque")
+    os.mknod(two[1] / "d" / "f", stat.S_IFCHR, os.makedev(0, 0))
+    files = LayerFolders(two, name="docker:x")
+    assert files.listdir(b"/d") == []
+    assert files.lstat(b"/d/f") is None
+    assert files.lstat(b"/d/f/x") is None
+    files.close()
+
+
+def test_a_link_that_replaces_a_directory_leads_nowhere_else(two, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(b"s")
+    (two[1] / "d").rmdir()
+    (two[1] / "d").symlink_to(tmp_path / "outside")
+    files = LayerFolders(two, name="docker:x")
+    assert files.lstat(b"/d/secret") is None
+    assert files.lstat(b"/d/f") is None
+    assert files.listdir(b"/d") == []
+    assert files.lstat(b"/d").target == os.fsencode(tmp_path / "outside")
+    with files.walk([b"/"]) as stream:
+        assert [entry.path for entry, _ in stream] == [b"/", b"/d", b"/dev", b"/etc"]
+    files.close()
+
+
+def test_an_image_that_is_removed_meanwhile_is_told(engine, tmp_path):
+    name = engine.import_rootfs(layer_bytes(file(b"/only-%d" % os.getpid(), b"x")))
+    source = opened(engine, name)
+    engine.client.api.remove_image(name, force=True)
+    source._client = lambda: engine.client
+    with pytest.raises(SconifyError):
+        source.read(b"/only-%d" % os.getpid(), limit=1)
