@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
 from sconify_cache.explain import diff
@@ -33,8 +36,7 @@ if TYPE_CHECKING:
     from sconify_tasks.explain import Before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Miss:
+class Miss(Struct, frozen=True, kw_only=True):
     """A step that must run, and what changed since it last did."""
 
     step: Step
@@ -205,9 +207,9 @@ class Build:
         """Of a step with an effect, whether what a record of it says is still so."""
         return self._holds(step, Outputs(blobs=record.outputs, facts=record.facts))
 
-    def context(self, step: Step) -> Context:
-        """What the step would be handed. Its inputs must be settled."""
-        latest = self._latest_of(step)
+    def context(self, step: Step, *, remembers: bool = True) -> Context:
+        """What the step would be handed. Its inputs must be settled. What it yielded before is known if it `remembers`."""
+        latest = self._latest_of(step) if remembers else None
         # What another version of the step yielded may mean something else.
         of_this = latest is not None and latest.components.get("version") == step.version
         previous = Outputs(blobs=latest.outputs, facts=latest.facts) if latest is not None and of_this else None
@@ -265,7 +267,7 @@ class Build:
 
     def _holds(self, step: Step, outputs: Outputs) -> bool:
         try:
-            return step.holds(self.context(step), outputs)
+            return step.holds(self.context(step, remembers=False), outputs)
         except MissingBlobError:
             return False  # an input is damaged: running the step has it made again
 

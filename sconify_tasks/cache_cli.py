@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import asdict
 
 from sconify_cache.limits import age, size
 from sconify_tasks.environment import read_environment

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.option_table import BY_NAME, GROUPS, OPTIONS, Option
@@ -25,8 +26,7 @@ _ONCE_A_FLAG = {"trace": "debug"}
 _ABOUT = "Turn a native container image into a confidential one."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
+class Parsed(Struct, frozen=True, kw_only=True):
     """A command line, read. `options` is complete but not checked (see `option_checks.check`)."""
 
     options: Options

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from sconify_tasks.elf_file import (
     DT_FLAGS_1,
@@ -51,8 +52,7 @@ class ForeignElfError(UsageError):
     """A proper ELF file of another class, byte order or machine; a loader would pass over it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElfFacts:
+class ElfFacts(Struct, frozen=True, kw_only=True):
     """A 64-bit little-endian executable or shared object.
 
     `machine` is `x86_64`, `aarch64`, or the name or number of another. `type` is `EXEC` or `DYN`. `static` means
@@ -73,8 +73,7 @@ class ElfFacts:
     stripped: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadSegment:
+class LoadSegment(Struct, frozen=True, kw_only=True):
     """A PT_LOAD program header; its bytes are known to lie inside the file."""
 
     address: int
@@ -86,8 +85,7 @@ class LoadSegment:
     execute: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadImage:
+class LoadImage(Struct, frozen=True, kw_only=True):
     """What the kernel maps. `file_places` are the file's ranges that only say where something lies in the file.
 
     These are the section header table and the fields that lead to it, and offset and size in the file of every PT_LOAD:

@@ -6,10 +6,11 @@ What is read is a few hundred bytes of a file of any size. ValueError tells what
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from struct import Struct
 from typing import BinaryIO
+
+from msgspec import Struct
 
 HEADER_SIZE = 64
 MAX_HEADERS = 256
@@ -20,10 +21,10 @@ PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH, DT_FLAGS_1 = 0, 1, 5, 14, 15, 29, 0x6FFFFFFB
 SHT_SYMTAB = 2
 
-_FILE_HEADER = Struct("<16xHHIQQQIHHHHHH")
-_PROGRAM_HEADER = Struct("<IIQQ8xQQ8x")
-_SECTION_HEADER = Struct("<II8x8xQQ4x4x8x8x")
-_TAG = Struct("<QQ")
+_FILE_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIQQ8xQQ8x")
+_SECTION_HEADER = struct.Struct("<II8x8xQQ4x4x8x8x")
+_TAG = struct.Struct("<QQ")
 _TAGS_AT_ONCE = 64
 _NAMES = 1 << 20
 _TYPES = {0: "NONE", 1: "REL", 2: "EXEC", 3: "DYN", 4: "CORE"}
@@ -31,8 +32,7 @@ _TYPES = {0: "NONE", 1: "REL", 2: "EXEC", 3: "DYN", 4: "CORE"}
 _SECTION_TYPES = {0: "NULL", 1: "PROGBITS", 2: "SYMTAB", 3: "STRTAB", 4: "RELA", 6: "DYNAMIC", 7: "NOTE", 8: "NOBITS"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgramHeader:
+class ProgramHeader(Struct, frozen=True, kw_only=True):
     """Elf64_Phdr. `place` is where it lies in the file."""
 
     place: int
@@ -44,8 +44,7 @@ class ProgramHeader:
     memory_size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElfSection:
+class ElfSection(Struct, frozen=True, kw_only=True):
     """Name, type (`SHT_…`, or its number) and place of a section."""
 
     name: str

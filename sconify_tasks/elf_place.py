@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilePart:
+
+class FilePart(Struct, frozen=True, kw_only=True):
     """`size` bytes at `offset` of a file, which must not become shorter while they are read."""
 
     path: Path

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import ClassVar
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+
+class Event(Struct, frozen=True, kw_only=True):
     """Base of all events. `image` is the image's name in the project, or its TO reference."""
 
     kind: ClassVar[str] = "event"
     image: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanMade(Event):
+class PlanMade(Event, frozen=True, kw_only=True):
     """An image has something to do: of `steps` in all, the `stale` ones run unless what they take turns out as before.
 
     `needs` names, for each stale step, the stale steps whose outputs it takes; `after` the images that it is made from.
@@ -30,8 +30,7 @@ class PlanMade(Event):
     after: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepExplained(Event):
+class StepExplained(Event, frozen=True, kw_only=True):
     """Why a step ran or did not, with --explain. `state` is `cached`, `run` or `cut-off`; one reason a line.
 
     Names of protected files are among the reasons; values of secret options and content digests are not.
@@ -43,8 +42,7 @@ class StepExplained(Event):
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepStarted(Event):
+class StepStarted(Event, frozen=True, kw_only=True):
     """A step begins to run (it was not in the cache); `why` names what changed, if known."""
 
     kind: ClassVar[str] = "step-started"
@@ -52,8 +50,7 @@ class StepStarted(Event):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFinished(Event):
+class StepFinished(Event, frozen=True, kw_only=True):
     """A step ended. `cached` says that its outputs came from the action cache; `counts` is what it did, by name."""
 
     kind: ClassVar[str] = "step-finished"
@@ -64,8 +61,7 @@ class StepFinished(Event):
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFailed(Event):
+class StepFailed(Event, frozen=True, kw_only=True):
     """A step raised."""
 
     kind: ClassVar[str] = "step-failed"
@@ -73,8 +69,7 @@ class StepFailed(Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed(Event):
+class Progressed(Event, frozen=True, kw_only=True):
     """A running step has worked through `done` bytes; `total` is 0 where nobody knows how many there are."""
 
     kind: ClassVar[str] = "progress"
@@ -83,8 +78,7 @@ class Progressed(Event):
     total: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerDelivered(Event):
+class LayerDelivered(Event, frozen=True, kw_only=True):
     """A layer of the finished image is where it was to go; `reused` where it was there already. `size` is in bytes."""
 
     kind: ClassVar[str] = "layer-delivered"
@@ -94,32 +88,28 @@ class LayerDelivered(Event):
     reused: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned(Event):
+class Warned(Event, frozen=True, kw_only=True):
     """Something the user should know but that does not stop the build."""
 
     kind: ClassVar[str] = "warning"
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noted(Event):
+class Noted(Event, frozen=True, kw_only=True):
     """A fact worth a line: the resolved base digest, which engine was used."""
 
     kind: ClassVar[str] = "note"
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detail(Event):
+class Detail(Event, frozen=True, kw_only=True):
     """A line for --verbose: an artifact's text, with secrets already masked."""
 
     kind: ClassVar[str] = "detail"
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinished(Event):
+class RunFinished(Event, frozen=True, kw_only=True):
     """The last event of a run: its exit code, and how long it took in all. `image` is empty."""
 
     kind: ClassVar[str] = "run-finished"
@@ -130,11 +120,11 @@ class RunFinished(Event):
 Subscriber = Callable[[Event], None]
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(Struct):
     """Fan events out to subscribers; safe to emit on from several threads."""
 
     subscribers: list[Subscriber] = field(default_factory=list)
+    _at: float = 0.0
     _lock: Lock = field(default_factory=Lock)
     _interrupted: bool = False
     _finished: bool = False
@@ -144,8 +134,14 @@ class Stream:
         with self._lock:
             self._interrupted = True
 
-    def emit(self, event: Event) -> None:
+    def clock(self) -> float:
+        """For subscribers: when the event that they are handed happened, in seconds of the monotonic clock."""
+        return self._at
+
+    def emit(self, event: Event, *, at: float | None = None) -> None:
         """Hand the event to each subscriber, one event at a time; RunFinished is the last one that anybody hears.
+
+        One that comes late, from another process, says `at` which time it happened.
 
         A run that was interrupted ends while its threads still work. What they say then is of no use, and a thread that
         writes while the interpreter ends would have the process aborted.
@@ -154,5 +150,6 @@ class Stream:
             if self._finished or (self._interrupted and not isinstance(event, RunFinished)):
                 return
             self._finished = isinstance(event, RunFinished)
+            self._at = time.monotonic() if at is None else at
             for subscriber in self.subscribers:
                 subscriber(event)

@@ -7,8 +7,9 @@ of secret options, of the environment and content digests are not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_cache.record import Record
@@ -33,8 +34,7 @@ _EFFECTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Struct, frozen=True, kw_only=True):
     """One step. `state` is `cached`, `run`, or `waits`: it runs unless the steps it waits for give what they gave before."""
 
     image: str
@@ -44,8 +44,7 @@ class Explanation:
     waits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
+class Before(Struct, frozen=True, kw_only=True):
     """The last records of an image, taken before steps of this run put theirs in their place."""
 
     records: Mapping[str, Record]

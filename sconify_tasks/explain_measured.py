@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sconify_cache.store import MissingBlobError
@@ -27,7 +26,7 @@ def changed_measurement(build: Build, step: Step, before: Before) -> tuple[str, 
     if record is None or "config" not in record.outputs:
         return ()
     try:
-        old = _flat(asdict(decode_config(build.world.store.get(record.outputs["config"]))))
+        old = _flat(decode_config(build.world.store.get(record.outputs["config"])).as_json())
         new = {**old, **_expected(build, step)}
     except (MissingBlobError, SconifyError):
         return ()
@@ -49,8 +48,8 @@ def _expected(build: Build, step: Step) -> dict[str, Any]:
     from sconify_tasks.steps.sign import measured
 
     if step.upstream() <= build.settled.keys():
-        return _flat(asdict(measured(build.context(step))))
-    return {name: build.options[name] for name in MeasuredConfig.__slots__ if name in step.reads}
+        return _flat(measured(build.context(step)).as_json())
+    return {name: build.options[name] for name in MeasuredConfig.__struct_fields__ if name in step.reads}
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

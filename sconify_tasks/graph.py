@@ -40,7 +40,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="files",
-        version=4,
+        version=5,
         whole=frozenset({"secret", "salts", "public"}),
         inputs={
             "native": "external.native",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 
@@ -20,8 +21,7 @@ _MAGIC = re.compile(r"[*?\[]")
 _DEEPEST = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Glob:
+class Glob(Struct, frozen=True, kw_only=True):
     """What one pattern fitted: what has to be looked at again to know whether the project is still the same."""
 
     folder: Path

@@ -8,12 +8,12 @@ byte, and the member is checked again. A check that fails leaves nothing.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from struct import Struct
 
 from blake3 import blake3
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import Action
@@ -23,13 +23,12 @@ from sconify_tasks.world import World
 
 _VERSION = 2
 _ASKED = 16
-_ROW = Struct(f"<qQ32s{_ASKED}sH")
+_ROW = struct.Struct(f"<qQ32s{_ASKED}sH")
 NEVER = bytes(32)
 """Stands for the digest of a member that is always checked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """A member of a layer that was found good.
 
     `size` is that of a file's content; -1 for what has none of its own, hard links too. `length` is that of its bytes in the
@@ -44,8 +43,7 @@ class Held:
     asked: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerChecks:
+class LayerChecks(Struct, frozen=True, kw_only=True):
     """Records of checks. `asks` gives, in bytes that nothing else has, all that the check of a path and size depends on."""
 
     world: World

@@ -6,7 +6,7 @@ enters the key only keyed, so that other keys' content ids are not found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sconify_cache.actions import ActionCache
 from sconify_cache.keys import Action, content_id
@@ -16,8 +16,7 @@ from sconify_tasks.image.index_form import VERSION
 from sconify_tasks.image.model import Sha256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredLayerMemory:
+class StoredLayerMemory(Struct, frozen=True, kw_only=True):
     """A `LayerMemory` (image/layered.py). `key` is that of the content ids."""
 
     store: WritableStore

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
 from sconify_cache.store import WritableStore
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.model import Layer, Sha256
-from sconify_tasks.image.tar_write import Content, TarWriter, order_key
+from sconify_tasks.image.tar_write import Content, FileRange, TarWriter, order_key
+
+_LARGE = 16 << 20  # of so many bytes, reading them again on two threads takes less time than hashing them one after the other
+_BUFFER = 1 << 17
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredLayer:
+class StoredLayer(Struct, frozen=True, kw_only=True):
     """An uncompressed layer tar in the store, and where in it each file's content begins."""
 
     blob: Digest
@@ -30,16 +35,49 @@ class StoredLayer:
 
 def store_layer(store: WritableStore, items: Iterable[tuple[Entry, Content]]) -> StoredLayer:
     """Write the items, in any order, as one layer. A file that breaks off leaves nothing in the store."""
-    offsets: dict[bytes, int] = {}
+    ordered = sorted(items, key=lambda item: order_key(item[0]))
+    if sum(content.length for _, content in ordered if isinstance(content, FileRange)) >= _LARGE:
+        return _copied_layer(store, ordered)
     with store.writer() as blob:
         writer = TarWriter(cast("BinaryIO", blob))
         try:
-            for entry, content in sorted(items, key=lambda item: order_key(item[0])):
-                offsets[entry.path] = writer.add(entry, content)
+            offsets = {entry.path: writer.add(entry, content) for entry, content in ordered}
             written = writer.close()
         finally:
             writer.release()
     return StoredLayer(blob=blob.digest, diff_id=written.diff_id, size=written.size, offsets=offsets)
+
+
+def _copied_layer(store: WritableStore, ordered: Iterable[tuple[Entry, Content]]) -> StoredLayer:
+    """Copy what lies in files inside the kernel, as a reflink where the file system has them, and hash all of it afterwards."""
+    with store.scratch() as scratch:
+        path = scratch / "layer"
+        with path.open("wb") as out:
+            writer = TarWriter(out, hashed=False)
+            try:
+                offsets = {entry.path: writer.add(entry, content) for entry, content in ordered}
+                size = writer.end()
+            finally:
+                writer.release()
+        blob, diff_id = take_layer(store, path)
+    return StoredLayer(blob=blob, diff_id=diff_id, size=size, offsets=offsets)
+
+
+def take_layer(store: WritableStore, path: Path) -> tuple[Digest, Sha256]:
+    """Take a finished layer over; its two digests, BLAKE3 for the store and SHA-256 for images, are taken at the same time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with path.open("rb", buffering=0) as again, ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(_sha256, again)
+        return store.adopt(path), Sha256(f"sha256:{sha256.result()}")
+
+
+def _sha256(file: BinaryIO) -> str:
+    hasher, buffer = hashlib.sha256(), bytearray(_BUFFER)
+    view = memoryview(buffer)
+    while length := file.readinto(buffer):  # type: ignore[attr-defined]
+        hasher.update(view[:length])
+    return hasher.hexdigest()
 
 
 def layer_in_store(store: WritableStore, blob: Digest, facts: Mapping[str, JSON]) -> Layer:

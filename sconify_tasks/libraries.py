@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from sconify_tasks.elf import ElfFacts, ForeignElfError, inspect
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -23,8 +25,7 @@ LARGEST = 2 << 30
 """Bytes of a library that is looked into."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependent:
+class Dependent(Struct, frozen=True, kw_only=True):
     """An object that needs others: a program, a library, a plug-in. `path` is where the loader would find it."""
 
     path: bytes
@@ -33,8 +34,7 @@ class Dependent:
     runpath: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class Library(Struct, frozen=True, kw_only=True):
     """A shared object of the closure.
 
     `name` is as first asked for, `path` where the loader finds it (`$ORIGIN/../lib` leaves its `..` in it), `resolved` where
@@ -52,8 +52,7 @@ class Library:
     is_loader: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class Missing(Struct, frozen=True, kw_only=True):
     """A library that a plug-in needs and that can't be loaded."""
 
     name: bytes
@@ -61,8 +60,7 @@ class Missing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closure:
+class Closure(Struct, frozen=True, kw_only=True):
     """Libraries sorted by path, and what plug-ins lack."""
 
     libraries: tuple[Library, ...]
@@ -106,8 +104,7 @@ def closure(
     return Closure(libraries=tuple(sorted(libraries, key=lambda library: library.path)), missing=tuple(search.missing))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
+class _Loaded(Struct, frozen=True, kw_only=True):
     """An object and the one that asked for it: DT_RPATH is inherited along this chain."""
 
     dependent: Dependent

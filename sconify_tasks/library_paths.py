@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Kind
@@ -23,8 +24,7 @@ _MUSL_DEFAULT = (b"/lib", b"/usr/local/lib", b"/usr/lib")
 _MUSL_OWN = (b"libc.", b"libpthread.", b"librt.", b"libm.", b"libdl.", b"libutil.", b"libxnet.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loader:
+class Loader(Struct, frozen=True, kw_only=True):
     """The rules of one image: which C library's loader, for which machine, and its system directories in order."""
 
     musl: bool

@@ -85,7 +85,7 @@ class Live:
         """Write above the bars while there are any."""
         if self._progress is None:
             return self.lines
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         return replace(self.lines, stream=_Above(self._progress))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from sconify_cache.keys import JSON
 from sconify_tasks.elf import inspect
@@ -17,8 +18,7 @@ _BUFFER = 1 << 17
 LARGEST = 64 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectFacts:
+class ObjectFacts(Struct, frozen=True, kw_only=True):
     """One ELF file and the names of the libraries it asks the loader for."""
 
     path: str

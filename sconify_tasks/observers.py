@@ -56,7 +56,7 @@ def observed(screen: Screen, *, stdout: TextIO, events: str = "", trace: str = "
     """
     begun = time.monotonic()
     with _closing(screen, events=events, trace=trace) as run:
-        run.stream.subscribers[:0] = [screen, Summary(say=screen.say)]
+        run.stream.subscribers[:0] = [screen, Summary(say=screen.say, clock=run.stream.clock)]
         try:
             yield run
         except SconifyError as error:
@@ -78,20 +78,25 @@ def observed(screen: Screen, *, stdout: TextIO, events: str = "", trace: str = "
 @contextmanager
 def _closing(screen: Screen, *, events: str, trace: str) -> Iterator[Run]:
     opened: list[JsonLines | ChromeTrace] = []
+    stream = Stream()
     try:
         if events:
-            from datetime import UTC, datetime
+            from datetime import UTC, datetime, timedelta
 
             from sconify_tasks.event_file import EventFile
             from sconify_tasks.event_log import JsonLines
 
-            opened.append(JsonLines(EventFile(events, option="events", warn=screen.warn), now=lambda: datetime.now(UTC)))
+            def happened() -> datetime:
+                return datetime.now(UTC) - timedelta(seconds=time.monotonic() - stream.clock())
+
+            opened.append(JsonLines(EventFile(events, option="events", warn=screen.warn), now=happened))
         if trace:
             from sconify_tasks.event_file import EventFile
             from sconify_tasks.trace import ChromeTrace
 
-            opened.append(ChromeTrace(EventFile(trace, option="trace", warn=screen.warn)))
-        yield Run(stream=Stream([*opened]))
+            opened.append(ChromeTrace(EventFile(trace, option="trace", warn=screen.warn), clock=stream.clock))
+        stream.subscribers += opened
+        yield Run(stream=stream)
     finally:
         for subscriber in opened:
             subscriber.close()

@@ -7,8 +7,9 @@ option table's default.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.interpolation import Variables
@@ -21,8 +22,7 @@ _KEYS = tuple(option.name for option in BY_NAME.values() if option.yaml)
 _KNOWN = frozenset(_KEYS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True):
     """What one mapping of options says. Values are read and typed; names of files are absolute."""
 
     given: Mapping[str, Value] = field(default_factory=dict)
@@ -72,8 +72,7 @@ def _unknown(node: Node, key: str, what: str) -> UsageError:
     return node.error(f"{what}: there is no option {key[:60]!r}", hint=hint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reader:
+class _Reader(Struct, frozen=True, kw_only=True):
     option: Option
     what: str
     folder: Path

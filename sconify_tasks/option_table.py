@@ -6,8 +6,9 @@ One name, one spelling: the flag is `--NAME`, the key is `NAME`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from sconify_tasks import option_types as kinds
 from sconify_tasks.option_types import Kind, Value
@@ -18,8 +19,7 @@ KUBERNETES, AZURE, ENCLAVE, BUILD, DEBUG = "KUBERNETES", "AZURE INTEGRATION", "S
 GROUPS = (REQUIRED, OPTIONAL, ATTESTATION, DEFAULTS, BINARY_FS, SIGNING, KUBERNETES, AZURE, ENCLAVE, BUILD, DEBUG)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(Struct, frozen=True, kw_only=True):
     """One option. A `repeat` option's value is a tuple; every other one's last occurrence wins.
 
     `aliases` are silent second names, `former` names are accepted with a warning. `secret` values reach keys and records

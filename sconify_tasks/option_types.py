@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from sconify_tasks.sgx.claims import require_date
 from sconify_tasks.signing import location
@@ -34,8 +35,7 @@ _MAX_PORT = 65535
 _MAX_ADDRESS = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(Struct, frozen=True, kw_only=True):
     """`read` makes the value, or raises ValueError; `allowed` says in words what it takes.
 
     `relocate` is set where the text names a file of this machine: it makes the name absolute, seen from a folder.

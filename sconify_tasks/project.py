@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from blake3 import blake3
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import UsageError
@@ -73,8 +74,7 @@ class Project:
         return tuple(name for name, files in self.origins.items() if not same.isdisjoint(files))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """Where a user stands: the nearest project file, and the root that it is a part of, if it isn't one itself."""
 
     root: Path

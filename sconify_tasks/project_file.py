@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.interpolation import Variables
@@ -31,8 +32,7 @@ EXAMPLE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extending:
+class Extending(Struct, frozen=True, kw_only=True):
     """A template or an image: what it says itself, and the template that it says it on top of."""
 
     node: Node
@@ -40,8 +40,7 @@ class Extending:
     extends: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectFile:
+class ProjectFile(Struct, frozen=True, kw_only=True):
     """A file, read. `project` is None in a part of a project. `include` holds the patterns."""
 
     path: Path
@@ -122,8 +121,7 @@ def _include(node: Node) -> tuple[Node, ...]:
     return patterns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FileReader:
+class _FileReader(Struct, frozen=True, kw_only=True):
     folder: Path
     variables: Variables
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
@@ -26,8 +28,7 @@ from sconify_tasks.trees import Trees
 _BUFFER = 1 << 17
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(Struct, frozen=True, kw_only=True):
     """What was found in one file. `salt` is SHA-256 of a file that is to be encrypted, else empty."""
 
     content_id: bytes
@@ -51,8 +52,7 @@ class ContentReader(Protocol):
         """That was the last."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class Earlier(Struct, frozen=True, kw_only=True):
     """What the previous run found, by path: content ids, salts of what was encrypted, and ELF files."""
 
     ids: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -72,8 +72,7 @@ class Earlier:
         return None if salted and not salt else Content(content_id=content_id, salt=salt, facts=self.objects.get(path))
 
 
-@dataclass(slots=True, kw_only=True)
-class Scan:
+class Scan(Struct, kw_only=True):
     """The trees that were made, and how many files were read for them."""
 
     secret: list[ManifestEntry] = field(default_factory=list)

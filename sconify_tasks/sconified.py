@@ -7,13 +7,14 @@ copied as it lies: half a gigabyte costs no more than copying it.
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from sconify_tasks.elf import load_image, sections
 from sconify_tasks.elf_file import ElfSection
@@ -32,9 +33,9 @@ ALIGNMENT = 4096
 _MAX_CONFIG = 1 << 16
 _HEADER_SIZE = 64
 # Of the ELF header: e_shoff, and e_shentsize, e_shnum, e_shstrndx.
-_TABLE_OFFSET, _TABLE_OFFSET_AT = Struct("<Q"), 0x28
-_TABLE_SHAPE, _TABLE_SHAPE_AT = Struct("<HHH"), 0x3A
-_SHDR = Struct("<IIQQQQIIQQ")
+_TABLE_OFFSET, _TABLE_OFFSET_AT = struct.Struct("<Q"), 0x28
+_TABLE_SHAPE, _TABLE_SHAPE_AT = struct.Struct("<HHH"), 0x3A
+_SHDR = struct.Struct("<IIQQQQIIQQ")
 _PROGBITS, _STRTAB = 1, 3
 _TABLE_ALIGNMENT = 8
 _NULL_HEADER = bytes(_SHDR.size)
@@ -42,16 +43,14 @@ _MAX_SECTIONS = 1024
 _MAX_NAMES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where a section lies in the file."""
 
     offset: int
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sconified:
+class Sconified(Struct, frozen=True, kw_only=True):
     """What a sconified ELF carries. The signature is parsed, not verified."""
 
     config: MeasuredConfig
@@ -73,8 +72,7 @@ class Written(Protocol):
 Content = bytes | Path | Written
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _Plan(Struct, frozen=True, kw_only=True):
     """Where everything goes: known before the first byte is written."""
 
     header: bytearray

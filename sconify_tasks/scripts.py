@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Kind
@@ -23,8 +24,7 @@ _MAX_DEPTH = 4
 _HINT = "start its interpreter with --command='INTERPRETER SCRIPT ARGUMENTS'"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class Search(Struct, frozen=True, kw_only=True):
     """Where a name leads in an image: by its PATH and its working directory."""
 
     native: SourceImage
@@ -51,8 +51,7 @@ class Search:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(Struct, frozen=True, kw_only=True):
     """What a command starts: a program, in these words; `scripts` are the files it reads its first lines from."""
 
     program: Resolved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.image.entry import Kind

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import ManifestEntry
@@ -18,8 +19,7 @@ from sconify_tasks.services import Service, detect
 from sconify_tasks.step import Context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """Resolved paths by class, and the symlinks (path to target) that were passed on the way to them."""
 
     encrypted: frozenset[bytes]

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 """Debian's names of the directories that belong to one architecture."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceRecord:
+class ServiceRecord(Struct, frozen=True, kw_only=True):
     """How to recognise a service by its binary, and where its parts lie.
 
     Placeholders: `{bin}` the binary's directory, `{prefix}` the directory above it, `{triplet}` each of `TRIPLETS`, and
@@ -38,8 +38,7 @@ class ServiceRecord:
     by_link: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(Struct, frozen=True, kw_only=True):
     """A service found in an image, its record's places filled in."""
 
     name: str

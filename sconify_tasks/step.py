@@ -6,11 +6,13 @@ The same inputs give the same bytes: no clock, no randomness and no environment 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
@@ -28,8 +30,7 @@ Value = JSON
 # A Digest is a string of its own type: a blob among facts.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
+class Outputs(Struct, frozen=True, kw_only=True):
     """What a step yields: blobs of the store by name, and small facts. Facts hold no secret."""
 
     blobs: Mapping[str, Digest] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Outputs:
         return self.blobs[name] if name in self.blobs else self.facts[name]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a step is handed.
 
@@ -53,7 +54,7 @@ class Context:
     world: World
     native: Callable[[], SourceImage]
     base: Callable[[], SourceImage]
-    fspf_key: Callable[[], bytes] = field(repr=False)
+    fspf_key: Callable[[], bytes] = dataclasses.field(repr=False)
     signer: Callable[[], Signer]
     previous: Outputs | None = None
     meter: Meter
@@ -119,8 +120,7 @@ class Context:
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """One node of the graph.
 
     `inputs` maps an input's name to `STEP.OUTPUT`, or to `external.NAME` for what the build finds outside: identities of

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from sconify_tasks.events import Event, LayerDelivered, PlanMade, RunFinished, StepFailed, StepFinished, StepStarted
 
 Place = tuple[str, str]
@@ -18,8 +20,7 @@ _LAST = "deliver"
 """The step that others' images wait for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class Ran(Struct, frozen=True, kw_only=True):
     """A step that ran: when it began and ended, in seconds of one clock."""
 
     begun: float

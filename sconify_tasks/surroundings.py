@@ -7,8 +7,9 @@ this machine, and holds contents and values of secrets as keyed ids only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from sconify_cache.keys import JSON, Action, secret_id
 from sconify_cache.record import Record

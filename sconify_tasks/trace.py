@@ -40,7 +40,7 @@ class ChromeTrace:
         thread: Callable[[], int] = threading.get_ident,
     ) -> None:
         self._file, self._clock, self._thread = file, clock, thread
-        self._begun = clock()
+        self._begun = time.monotonic()
         self._lanes: dict[int, int] = {}
         self._running: dict[tuple[str, str], tuple[float, int, str]] = {}
         self._first = True

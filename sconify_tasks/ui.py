@@ -5,8 +5,9 @@ One event, one line (details excepted). Nothing from an image reaches the termin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.events import Detail, Event, Noted, StepExplained, StepFailed, StepFinished, StepStarted, Warned
@@ -30,8 +31,7 @@ class TextStream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class Lines(Struct, frozen=True, kw_only=True):
     """A subscriber of the event stream that writes lines. `verbose` shows details, cached steps and reasons."""
 
     stream: TextStream

@@ -7,11 +7,12 @@ Tags, duplicate keys, several documents, deep nesting and aliases that multiply 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 
@@ -31,8 +32,7 @@ _TYPED = re.compile(
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """One value of a file called `name`, at `line` (from 1). `plain` scalars were written without quotes."""
 
     name: str
@@ -120,6 +120,8 @@ class Node:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Say `did you mean X?`, or list what there is when nothing is near and the list is short."""
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(word[:100], names, n=1)
     if near:

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from sconify_cache import lease
 from sconify_cache.digest import Digest
 from sconify_cache.folder import disk_errors, make_private
@@ -28,8 +30,7 @@ from sconify_cache.store import BlobInfo, MissingBlobError, PrunableStore
 _LEASES: Final = "leases"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
+class Collected(Struct, frozen=True, kw_only=True):
     """What a collection did, or would do. `spared` blobs were to go, but a running build may need them."""
 
     blobs: int
@@ -41,8 +42,7 @@ class Collected:
     kept_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verified(Struct, frozen=True, kw_only=True):
     """What a verification read.
 
     `damaged` blobs are absent from now on if it repaired. `incomplete` records name a blob that is not there, so their
@@ -55,8 +55,7 @@ class Verified:
     incomplete: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
+class Stats(Struct, frozen=True, kw_only=True):
     """What a cache holds."""
 
     blobs: int

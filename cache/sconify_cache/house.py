@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from sconify_cache.index import Index
 from sconify_cache.local import LocalStore
@@ -19,8 +20,7 @@ from sconify_cache.stat import forget_gone
 _NOTES_LIVE_NS: Final = 2 * 24 * 3600 * 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class House:
+class House(Struct, frozen=True, kw_only=True):
     """What lies in a cache folder."""
 
     folder: Path

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
+
+from msgspec import Struct, field
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import SconifyError
@@ -30,8 +31,7 @@ class NotCanonicalError(SconifyError, ValueError):
         super().__init__(f"{place or 'value'}: {reason}", hint="keys hold objects, lists, strings, integers, booleans and null")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(Struct, frozen=True, kw_only=True):
     """One step about to run. `inputs` maps names to digests, `tool` names what does the work (a version, a digest)."""
 
     step: str

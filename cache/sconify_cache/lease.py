@@ -12,16 +12,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_cache.folder import disk_errors
 
 _SUFFIX = ".lease"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(Struct, frozen=True, kw_only=True):
     """A lease that a living process holds. `name` is unique in its folder, `since_ns` the time it was taken."""
 
     name: str

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_cache.index import Index
 from sconify_cache.record import peek
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(Struct, frozen=True, kw_only=True):
     """A record: the blobs it names, and when it was written."""
 
     blobs: tuple[Digest, ...]
     stored_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pointer:
+class Pointer(Struct, frozen=True, kw_only=True):
     """What a scope (an image) used last for a step: the record's name."""
 
     scope: str
     record: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Named(Struct, frozen=True, kw_only=True):
     """Records and pointers by the names of their rows; all blobs that records name; rows that are neither."""
 
     records: Mapping[str, Action]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
+
+from msgspec import Struct, field
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON, Action, canonical, content_id
@@ -21,8 +22,7 @@ _HEAD, _MIDDLE, _TAIL = '{"mac":"', '","record":', "}"
 _BODY: Final = len(_HEAD) + 64 + len(_MIDDLE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """What one action yielded: blobs by name, small facts, and the components its key was made of.
 
     `secret` records stay on this machine, like their blobs. They hold keyed ids instead of values all the same.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from sconify_cache.digest import Digest
 from sconify_cache.errors import StoreError
@@ -26,8 +27,7 @@ class MissingBlobError(StoreError):
         self.damaged = damaged
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlobInfo:
+class BlobInfo(Struct, frozen=True, kw_only=True):
     """A blob as a listing shows it: unverified. `used_ns` is its last use, a day exact; `private` blobs stay local."""
 
     digest: Digest

@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from msgspec import Struct
 
 from sconify_tasks.errors import Interrupted, SconifyError
 
@@ -78,8 +79,7 @@ def _run(arguments: Sequence[str], *, variables: Mapping[str, str], folder: Path
     return observation.code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
+class _Call(Struct, frozen=True, kw_only=True):
     """How the command was started, and what was said of it. `begun` is in ns."""
 
     arguments: Sequence[str]

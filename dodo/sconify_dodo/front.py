@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_cache.keys import JSON
 from sconify_dodo.plan import plan
@@ -26,8 +27,7 @@ from sconify_tasks.world import World
 _LARGEST_TEMPLATE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """One image to be built: its name in the output, its options, and where its build resources go.
 
     `upstream` names the images that it is made from: orders too, and earlier ones.
@@ -96,8 +96,7 @@ def make_build(world: World, order: Order) -> Build:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(Struct, frozen=True, kw_only=True):
     """How a run ended: its exit code, and the images that have nothing left to do."""
 
     code: int

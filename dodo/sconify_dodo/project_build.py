@@ -9,10 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sconify_tasks.environment import Environment, read_environment
 from sconify_tasks.errors import SconifyError, UsageError
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from sconify_tasks.settled.record import Origin, SettledImage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """What was asked for. `file` is empty where the nearest project file is meant; `jobs` 0 is one a processor."""
 
     patterns: Sequence[str] = ()
@@ -103,8 +103,7 @@ def _build(
     return result.code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ordered:
+class Ordered(Struct, frozen=True, kw_only=True):
     """A project, where it was found, and what is to be made of it: upstream images first, warnings by image."""
 
     place: Found
@@ -190,8 +189,7 @@ def _say_settled(images: list[SettledImage], screen: Callable[[], Screen]) -> No
     sys.stdout.flush()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Keeper:
+class _Keeper(Struct, frozen=True, kw_only=True):
     """Between the recollection, if there is one, and a project's orders."""
 
     recollection: Recollection | None

@@ -9,40 +9,41 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from mmap import mmap
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from msgspec import Struct, field
 
 from sconify_dodo.plan_all import Stale
 from sconify_dodo.tasks import run_tasks, tasks_for
 from sconify_tasks.errors import Interrupted, SconifyError
-from sconify_tasks.events import StepFailed
+from sconify_tasks.events import Event, StepFailed
 from sconify_tasks.step import Outputs
 from sconify_tasks.world import World
 
 _PR_SET_PDEATHSIG = 1
+_BUNDLE_SECONDS = 0.05
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 """Blocked around a fork, until each side has its own way to take them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admit:
+class Admit(Struct, frozen=True, kw_only=True):
     """A worker asks for room: a step will need so many bytes of memory. It goes on at the next answer."""
 
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(Struct, frozen=True, kw_only=True):
     """The step that was last admitted has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """An image's end: the exit code, what its steps yielded until then, and a bug of ours that came up, as text."""
 
     code: int
@@ -50,8 +51,7 @@ class Answer:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Given(Struct, frozen=True, kw_only=True):
     """What a worker takes from the run that forks it. `stop` is one byte that all see: not 0 once no step is to begin."""
 
     world: World
@@ -62,21 +62,68 @@ class Given:
     loads_first: bool
 
 
-class Room:
-    """Memory that the run's own process hands out."""
+class Post:
+    """A worker's side of its pipe. Events go in bundles, each with its time; the first one after a pause goes at once.
+
+    A message that the run takes one by one costs its process more than the events are worth, while the workers need its
+    processors.
+    """
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[float, Event]] = []
+        self._sent = 0.0
+        self._late: threading.Timer | None = None
+
+    def tell(self, event: Event) -> None:
+        """Send an event soon."""
+        with self._lock:
+            now = time.monotonic()
+            self._waiting.append((now, event))
+            if now - self._sent >= _BUNDLE_SECONDS:
+                self._send(None)
+            elif self._late is None:
+                self._late = threading.Timer(_BUNDLE_SECONDS, self._send_late)
+                self._late.daemon = True
+                self._late.start()
+
+    def send(self, message: Admit | Release | Answer) -> None:
+        """Send a message now, and the events before it."""
+        with self._lock:
+            self._send(message)
+
+    def receive(self) -> Any:
+        """Wait for what the run says."""
+        return self._pipe.recv()
+
+    def _send(self, message: Admit | Release | Answer | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._sent = time.monotonic()
+        self._pipe.send((waiting, message))
+
+    def _send_late(self) -> None:
+        with self._lock, suppress(OSError):  # where the run is gone, the next message finds out
+            self._late = None
+            if self._waiting:
+                self._send(None)
+
+
+class Room:
+    """Memory that the run's own process hands out."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
 
     @contextmanager
     def admitted(self, size: int) -> Iterator[None]:
         """As `MemoryBudget.admitted`."""
-        self._pipe.send(Admit(size=size))
-        self._pipe.recv()
+        self._post.send(Admit(size=size))
+        self._post.receive()
         try:
             yield
         finally:
-            self._pipe.send(Release())
+            self._post.send(Release())
 
 
 def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: int) -> NoReturn:
@@ -91,19 +138,19 @@ def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: i
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        forgotten += given.world.forked(pipe.send, Room(pipe))
-        code = _live(pipe, given)
+        post = Post(pipe)
+        forgotten += given.world.forked(post.tell, Room(post))
+        code = _live(post, given)
     finally:
         os._exit(code)
 
 
-def _live(pipe: Connection, given: Given) -> int:
+def _live(post: Post, given: Given) -> int:
     with suppress(EOFError, OSError, KeyboardInterrupt):
         if given.loads_first:
             load_steps(given.stale)
         while True:
-            name: str = pipe.recv()
-            pipe.send(_made(name, given))
+            post.send(_made(post.receive(), given))
     with suppress(Exception):
         given.world.close()
     return 0

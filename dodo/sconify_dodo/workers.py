@@ -23,7 +23,7 @@ from pathlib import Path
 from sconify_dodo.plan_all import Stale
 from sconify_dodo.worker import SIGNALS, Admit, Answer, Given, Release, live
 from sconify_tasks.errors import Interrupted, SconifyError
-from sconify_tasks.events import Event, StepFailed
+from sconify_tasks.events import StepFailed
 from sconify_tasks.world import World
 
 _PATIENCE = 2.0
@@ -88,16 +88,17 @@ class Workers:
     def _asked(self, worker: Connection, image: str) -> Answer:
         with ExitStack() as room:
             worker.send(image)
-            while not isinstance(said := worker.recv(), Answer):
+            while True:
+                events, said = worker.recv()
+                for at, event in () if self.over else events:
+                    self.world.events.emit(event, at=at)
+                if isinstance(said, Answer):
+                    return said
                 if isinstance(said, Admit):
                     room.enter_context(self.world.memory.admitted(said.size))
                     worker.send(None)
                 elif isinstance(said, Release):
                     room.close()
-                elif not self.over:
-                    assert isinstance(said, Event)
-                    self.world.events.emit(said)
-        return said
 
     def _lost(self, image: str) -> Answer:
         if self.over:

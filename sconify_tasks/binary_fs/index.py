@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from struct import Struct
+
+from msgspec import Struct
 
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
 from sconify_tasks.fspf.errors import MalformedError
@@ -17,16 +18,15 @@ from sconify_tasks.image.entry import Kind
 MAGIC = b"SCONBNFS"
 VERSION = 1
 CHUNK = 65536
-HEADER = Struct("<8sIIQQ")
+HEADER = struct.Struct("<8sIIQQ")
 """Magic, version, flags (0), bytes of data, bytes of index."""
 DIGEST = 32
 MAX_INDEX = 512 << 20
 MAX_DATA = 1 << 40
-_RECORD = Struct("<IQ")
+_RECORD = struct.Struct("<IQ")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
+class Extent(Struct, frozen=True, kw_only=True):
     """Where a file's content lies in the data, and the SHA-256 of each of its chunks of 64 KiB, joined."""
 
     offset: int
@@ -44,8 +44,7 @@ class Extent:
             yield self.offset + start, min(CHUNK, self.size - start), self.digests[number * DIGEST : (number + 1) * DIGEST]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(Struct, frozen=True, kw_only=True):
     """What is visible (`manifest`), and the extents of what is embedded, by path. Other files lie in the image's layers."""
 
     manifest: Manifest

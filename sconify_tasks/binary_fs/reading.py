@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from sconify_tasks.binary_fs.index import CHUNK, HEADER, Extent, Index, decode_header, decode_index, root_hash
 from sconify_tasks.fspf.errors import MalformedError
@@ -15,8 +16,7 @@ _Chunk = tuple[int, int, bytes]
 _BUFFER = 256 << 10  # stays in the processor's cache while it is hashed; whole chunks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class Section(Struct, frozen=True, kw_only=True):
     """An opened section: `start` is where it begins in `file`."""
 
     file: BinaryIO

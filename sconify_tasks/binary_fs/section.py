@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.binary_fs.index import (
     HEADER,
@@ -21,8 +23,7 @@ from sconify_tasks.fspf.manifest import Manifest
 from sconify_tasks.fspf.regions import Protection, Regions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
+class Outline(Struct, frozen=True, kw_only=True):
     """Header and encoded index of a section, and how many bytes of data belong between them."""
 
     header: bytes

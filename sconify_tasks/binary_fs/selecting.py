@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.names import FSPF_DIRECTORY
@@ -22,8 +23,7 @@ _SHARED_OBJECT = re.compile(rb"\.so(\.[0-9][^/]*)?\Z")
 _EMBEDDABLE = (Kind.FILE, Kind.DIR, Kind.SYMLINK)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Chosen(Struct, frozen=True, kw_only=True):
     """Resolved paths: embedded with all below them, copied as they are, seen as the container has them.
 
     `objects` says that shared objects are embedded wherever they lie. `links` are symlinks (path to target) on the way.

@@ -7,7 +7,8 @@ Nothing else of the embedded files is in the image's layers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import ManifestEntry

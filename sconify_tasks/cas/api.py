@@ -12,8 +12,9 @@ A refusal is {"error": {"message": …, "hint": …}} with status 400, 403, 404,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.cas.errors import AccessDeniedError, SessionNotFoundError
 from sconify_tasks.cas.frames import printable
@@ -37,8 +38,7 @@ _STATUS: tuple[tuple[type[SconifyError], int], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiCall:
+class ApiCall(Struct, frozen=True, kw_only=True):
     """One request. `client` is the hash of the key that this very connection has proved: never anything that was sent in it."""
 
     method: str
@@ -48,8 +48,7 @@ class ApiCall:
     client: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """A status and the JSON object that goes with it."""
 
     status: int

@@ -9,9 +9,10 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sconify_tasks.cas.identity import self_signed, spki_hash
 from sconify_tasks.errors import StoreError
@@ -25,8 +26,7 @@ _KEY_FILE = "identity.pem"
 _PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CasKey:
+class CasKey(Struct, frozen=True, kw_only=True):
     """The identity key, and a certificate around it for TLS."""
 
     key: EllipticCurvePrivateKey

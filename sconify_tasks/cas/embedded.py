@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_tasks.cas import cas_key
 from sconify_tasks.cas.interface import SessionText
@@ -68,8 +69,7 @@ def _sealing_key(folder: Path) -> bytes:
     return key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedCas:
+class EmbeddedCas(Struct, frozen=True, kw_only=True):
     """An in-process CAS, bound to the identity that uses it: a `Cas`."""
 
     service: CasService

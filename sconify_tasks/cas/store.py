@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from sconify_cache.wal import switch_to_wal
 from sconify_tasks.errors import StoreError
 from sconify_tasks.named_file import is_anothers
@@ -52,8 +54,7 @@ class StoredSession:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
+class _Opened(Struct, frozen=True, kw_only=True):
     """A connection, and which file was there when it was made: device and inode."""
 
     connection: sqlite3.Connection
@@ -211,8 +212,7 @@ class SessionStore:
         return application, connection.execute("PRAGMA user_version").fetchone()[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sessions:
+class Sessions(Struct, frozen=True, kw_only=True):
     """The sessions as one connection sees them."""
 
     connection: sqlite3.Connection

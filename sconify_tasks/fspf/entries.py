@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntFlag
-from struct import Struct
+
+from msgspec import Struct
 
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.fspf.reading import U16, U32, Cursor
@@ -14,11 +15,11 @@ from sconify_tasks.image.entry import Entry, Kind
 
 CONTENT_SIZE = 32
 _SECOND = 1_000_000_000
-_HEAD = Struct("<BBHIIIqI")
-_FILE = Struct("<Q32s")
-_WHOLE_FILE = Struct(_HEAD.format + _FILE.format[1:] + "H")
+_HEAD = struct.Struct("<BBHIIIqI")
+_FILE = struct.Struct("<Q32s")
+_WHOLE_FILE = struct.Struct(_HEAD.format + _FILE.format[1:] + "H")
 """What a file's record has behind its path, the number of its attributes included: almost every record is one."""
-_DEVICE = Struct("<II")
+_DEVICE = struct.Struct("<II")
 _MODE_BITS = 0o7777
 _MAX_FILE = 1 << 60
 _KINDS = {int(kind): kind for kind in Kind}
@@ -38,8 +39,7 @@ NO_FLAGS = Flag(0)
 _FLAGS = tuple(Flag(bits) for bits in range(16))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestEntry:
+class ManifestEntry(Struct, frozen=True, kw_only=True):
     """One path. `content` is 32 bytes for files: SHA-256 in a manifest, the keyed content id in a tree.
 
     `meta.hardlink` is not part of the format: every name of a file is an entry of its own.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
-from struct import Struct
+import struct
+
+from msgspec import Struct
 
 from sconify_tasks.fspf.entries import Flag, ManifestEntry, check_order, decode_entries, encode_entries
 from sconify_tasks.fspf.errors import MalformedError
@@ -17,12 +18,11 @@ from sconify_tasks.image.entry import Kind
 MAGIC = b"SCONFSPF"
 VERSION = 1
 TAG_SIZE = 16
-_HEADER = Struct("<8sII32s")
-_REGION = Struct("<BB")
+_HEADER = struct.Struct("<8sII32s")
+_REGION = struct.Struct("<BB")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True):
     """Regions, and entries sorted by path."""
 
     regions: Regions

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from sconify_tasks.fspf.errors import MalformedError
 
@@ -20,16 +21,14 @@ class Protection(IntEnum):
     ENCRYPTED = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
+class Region(Struct, frozen=True, kw_only=True):
     """Everything from `path` downwards, as far as no longer region takes it over."""
 
     path: bytes
     protection: Protection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regions:
+class Regions(Struct, frozen=True, kw_only=True):
     """A checked set of regions: sorted, no path twice, `/` among them."""
 
     regions: tuple[Region, ...]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct
 
 from sconify_tasks.fspf.errors import ContentChangedError, MalformedError
 from sconify_tasks.hkdf import hkdf
@@ -28,8 +29,7 @@ FILE_INFO = b"sconify/file/1"
 MANIFEST_INFO = b"sconify/manifest/1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedFile:
+class SealedFile(Struct, frozen=True, kw_only=True):
     """The salt and size for the manifest, and the stored bytes. `chunks` can be walked once."""
 
     salt: bytes

@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from sconify_tasks.errors import SconifyError, UsageError, VerificationError
 from sconify_tasks.file_lock import locked
@@ -19,8 +20,7 @@ from sconify_tasks.image.streams import CHUNK
 from sconify_tasks.image.tar_write import BLOCK, header
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """A file of the archive. Its bytes are verified on their way where a digest is given."""
 
     name: str

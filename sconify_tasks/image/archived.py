@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from itertools import takewhile
 from threading import RLock
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.engine import api_of, engine_errors
@@ -57,8 +59,7 @@ _ENGINE_OWN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Container:
+class _Container(Struct, frozen=True, kw_only=True):
     id: str
     created: int  # by the engine's clock, in nanoseconds
 

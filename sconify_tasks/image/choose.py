@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.layout import OciLayout
@@ -16,8 +17,7 @@ _UNKNOWN = "unknown"
 _USUAL = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Struct, frozen=True, kw_only=True):
     """An image of an index and what it is for."""
 
     blob: Blob

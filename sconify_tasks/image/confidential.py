@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO
+
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind

@@ -19,6 +19,7 @@ _THREADS = 2
 # In the processor's cache while it is hashed twice; a multiple of the chunks that watchers hash.
 _BLOCK = 256 << 10
 _LARGE = 64 << 10  # a smaller file costs less than to hand it over
+_FEW = 4 << 20  # so many bytes are read before threads are worth their start
 _WAITING = 64  # open descriptors
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class ContentIds:
     def __init__(self, key: bytes, watcher: ContentWatcher | None) -> None:
         self._key, self._watcher, self._buffer = key, watcher, _Buffer()
         self._pool: ThreadPoolExecutor | None = None
+        self._alone = _FEW
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +50,9 @@ class ContentIds:
         """Read a file, of which nothing but its path must outlive this call: it is open already."""
         descriptor = seen.open()
         take = self._watcher.watch(seen.path) if self._watcher is not None else None
-        if seen.stat.st_size < _LARGE:
+        size = seen.stat.st_size
+        if size < _LARGE or size <= self._alone:
+            self._alone -= size
             return self._read(seen, descriptor, take)
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor

@@ -17,7 +17,7 @@ from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index_form import decode_paths, encode_paths
 from sconify_tasks.image.learned import LayerMemory, LearnedContents
-from sconify_tasks.image.listing import shifts_owners
+from sconify_tasks.image.listing import keeps_owners
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.unpacked import LayerFolders, find_folders
 
@@ -160,7 +160,7 @@ class DockerSource:
 
     def _open(self) -> LayerFolders | ContainerArchives:
         folders = find_folders(self._inspected, layers=len(self._diff_ids)) if self._host is not None else None
-        if folders is not None and self._host is not None and not shifts_owners(self._host):
+        if folders is not None and self._host is not None and keeps_owners(self._host):
             return LayerFolders(folders, name=self.name)
         from sconify_tasks.image.archived import ContainerArchives
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_tasks.errors import SconifyError, UnavailableError, UsageError, VerificationError
 from sconify_tasks.image.archive import ArchiveFiles
@@ -30,8 +31,7 @@ _DIGEST = re.compile(r"(?:blobs/sha256/|sha256:)?([0-9a-f]{64})(?:\.json)?\Z")
 _HINT = "save the image again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class Saved(Struct, frozen=True, kw_only=True):
     """One entry of manifest.json."""
 
     config: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class Kind(IntEnum):
@@ -17,8 +18,7 @@ class Kind(IntEnum):
     FIFO = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """Metadata of one path.
 
     `path` is absolute in the image, normalised (docs/formats.md, conventions). `mode` is 07777 bits only. `mtime` is in

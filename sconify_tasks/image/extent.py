@@ -9,9 +9,10 @@ import io
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.image.manifest import HINT, Blob, not_what_it_says
@@ -22,8 +23,7 @@ from sconify_tasks.image.streams import CHUNK, Forward, Slice, drain, part, unco
 _BUFFER = 32 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
+class Extent(Struct, frozen=True, kw_only=True):
     """`size` bytes from `start` of a file that this extent alone closes."""
 
     file: BinaryIO

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -32,8 +35,7 @@ class Node:
         return replace(entry, hardlink=b"", mtime=mtime) if entry.hardlink or entry.mtime != mtime else entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerIndex:
+class LayerIndex(Struct, frozen=True, kw_only=True):
     """The tree of a layer, with the paths it removes (`whiteouts`) or empties (`opaque`) in the layers below it."""
 
     root: Node

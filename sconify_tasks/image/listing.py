@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import socket
+from struct import Struct
 from typing import Any
-from urllib.parse import quote
 
 _SECONDS = 30
 _LARGEST = 64 << 20
 _LOCAL = "unix:///var/run/docker.sock"
 # HTTP/1.0: the answer is one piece that ends with the connection (RFC 1945).
 _REQUEST = "GET {} HTTP/1.0\r\nHost: engine\r\n\r\n"
+_CREDENTIALS = Struct("3i")  # struct ucred, unix(7)
 _SHIFTING = ("name=userns", "name=rootless")
 
 
@@ -27,32 +28,41 @@ def list_images(docker_host: str) -> dict[str, str] | None:
 
 def inspect_image(docker_host: str, name: str) -> dict[str, Any] | None:
     """What the engine says of an image; None where this way of asking gives no answer, or there is none."""
+    from urllib.parse import quote
+
     found = _get(docker_host, f"/images/{quote(name, safe='/:@')}/json")
     return found if isinstance(found, dict) and isinstance(found.get("Id"), str) else None
 
 
-def shifts_owners(docker_host: str) -> bool:
-    """Whether files that the engine keeps may have other owners than in their image (userns-remap, rootless)."""
-    found = _get(docker_host, "/info")
+def keeps_owners(docker_host: str) -> bool:
+    """Whether it is a local engine of root's whose files have the owners that they have in their image.
+
+    With userns-remap, or rootless, they have others.
+    """
+    found = _get(docker_host, "/info", peer=0)
     options = found.get("SecurityOptions") if isinstance(found, dict) else None
-    return not isinstance(options, list) or any(shift in str(option) for option in options for shift in _SHIFTING)
+    return isinstance(options, list) and not any(shift in str(option) for option in options for shift in _SHIFTING)
 
 
-def _get(docker_host: str, path: str) -> Any:
+def _get(docker_host: str, path: str, *, peer: int | None = None) -> Any:
+    """The answer to a GET; None where there is none, or where not user `peer` listens."""
     host = docker_host or _LOCAL
     if not host.startswith("unix://"):
         return None
     try:
-        head, _, body = _ask(host.removeprefix("unix://"), path).partition(b"\r\n\r\n")
+        head, _, body = _ask(host.removeprefix("unix://"), path, peer).partition(b"\r\n\r\n")
         return json.loads(body) if head.split(b" ", 2)[1:2] == [b"200"] else None
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def _ask(socket_path: str, path: str) -> bytes:
+def _ask(socket_path: str, path: str, peer: int | None) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
         engine.settimeout(_SECONDS)
         engine.connect(socket_path)
+        _, user, _ = _CREDENTIALS.unpack(engine.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if peer not in (None, user):
+            return b""
         engine.sendall(_REQUEST.format(path).encode())
         answer = bytearray()
         while len(answer) < _LARGEST and (piece := engine.recv(1 << 16)):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError, VerificationError
 from sconify_tasks.image.model import Sha256
@@ -33,8 +34,7 @@ DOCUMENT = 8 << 20  # index, manifest, config: the registries' own limit is 4 Mi
 HINT = "pull or build the image again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
+class Blob(Struct, frozen=True, kw_only=True):
     """A descriptor: what an image says about a blob before it is read."""
 
     media_type: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -11,8 +13,7 @@ from sconify_tasks.image.index import LayerIndex, Node, descend, find
 from sconify_tasks.image.paths import outermost, shown, split
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """An entry of the view, and where its content lies: layer number and offset in that layer's uncompressed tar."""
 
     entry: Entry

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from msgspec import Struct, field
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
@@ -24,8 +25,7 @@ class Sha256(str):
         return super().__new__(cls, value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True, kw_only=True):
     """The OCI image config (image-spec config.md), parsed and checked. `raw` is the whole JSON object."""
 
     architecture: str = "amd64"
@@ -43,8 +43,7 @@ class ImageConfig:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True):
     """An uncompressed layer tar that lies in a file: diff id equals blob digest."""
 
     diff_id: Sha256
@@ -52,8 +51,7 @@ class Layer:
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltImage:
+class BuiltImage(Struct, frozen=True, kw_only=True):
     """What a sink delivers: layers of the base (known to `base`), our layers above them, and the config's bytes.
 
     `config` is the exact JSON of the OCI image config; its rootfs.diff_ids are base_diff_ids + layers' diff ids.

@@ -8,8 +8,9 @@ made again, and a directory never replaces anything else nor the reverse.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind

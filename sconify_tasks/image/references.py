@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.model import Sha256
@@ -31,8 +32,7 @@ _TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "dir")
 _FORMS = "use docker:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF] or dir:ROOTFS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class Reference(Struct, frozen=True, kw_only=True):
     """`host:port/repository:tag@digest` with Docker's defaults filled in; no tag and no digest means `latest`."""
 
     domain: str

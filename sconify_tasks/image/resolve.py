@@ -5,8 +5,9 @@ The links come from the image: `..` and absolute targets stay inside the root, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -36,8 +37,7 @@ class LinkView(Protocol):
         """As `FileView.lstat`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class Resolved(Struct, frozen=True, kw_only=True):
     """Where a path leads: `path` has no symlink left, `links` are the symlinks passed on the way, in order."""
 
     path: bytes

@@ -11,11 +11,12 @@ import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import UnavailableError, UsageError

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.model import BuiltImage, Layer, Sha256
@@ -12,8 +13,7 @@ from sconify_tasks.image.source import SourceImage
 from sconify_tasks.image.tar_read import Member, members
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerMember:
+class LayerMember(Struct, frozen=True, kw_only=True):
     """One member of one layer. `content` is None for what is no file; it is valid until the next member is taken."""
 
     layer: Sha256

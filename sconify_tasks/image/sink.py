@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from sconify_tasks.image.model import BuiltImage, Sha256
 from sconify_tasks.image.source import SourceImage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class Delivered(Struct, frozen=True, kw_only=True):
     """What was delivered. `identity` is what `present` compares: cheap to find again, and meaningful in this sink only.
 
     `config_digest` names the same image everywhere; `manifest_digest` is None where the sink has no manifest.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from struct import Struct
 from typing import BinaryIO, NoReturn, cast
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
@@ -43,8 +44,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """One member of a layer: its entry and where its content starts in the uncompressed tar.
 
     A hard link has the path it names in `entry.hardlink`, and neither size nor metadata of its own.
@@ -54,8 +54,7 @@ class Member:
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whiteout:
+class Whiteout(Struct, frozen=True, kw_only=True):
     """`path` is deleted from the layers below; or, when `opaque`, everything under it is."""
 
     path: bytes
@@ -222,7 +221,7 @@ def _raw(text: str) -> bytes:
 
 
 # POSIX.1-2001, ustar: name, mode, uid, gid, size, mtime, chksum, typeflag, linkname, devmajor, devminor, prefix.
-_USTAR = Struct("100s8s8s8s12s12s8sc100s8x32x32x8s8s155s12x")
+_USTAR = struct.Struct("100s8s8s8s12s12s8sc100s8x32x32x8s8s155s12x")
 _PLAIN = b"0125x"
 
 

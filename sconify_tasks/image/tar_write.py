@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import Sha256
 from sconify_tasks.image.paths import check_path, shown
+from sconify_tasks.kernel_copy import copy_range
 
 BLOCK = 512
 _CHUNK = 1 << 17
+_IN_KERNEL = 1 << 16  # a smaller range costs less with the header before it, in one write
 _ZEROS = bytes(BLOCK)
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
@@ -28,8 +32,7 @@ _SECOND = 1_000_000_000
 _TYPE = {Kind.FILE: b"0", Kind.DIR: b"5", Kind.SYMLINK: b"2", Kind.CHAR: b"3", Kind.BLOCK: b"4", Kind.FIFO: b"6"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRange:
+class FileRange(Struct, frozen=True, kw_only=True):
     """`length` bytes at `offset` of a file: unchanged bytes are copied from where they lie."""
 
     path: Path
@@ -40,8 +43,7 @@ class FileRange:
 Content = bytes | FileRange | BinaryIO | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenTar:
+class WrittenTar(Struct, frozen=True, kw_only=True):
     """What was written: its diff id, its length."""
 
     diff_id: Sha256
@@ -65,11 +67,14 @@ def write_tar(items: Iterable[tuple[Entry, Content]], out: BinaryIO) -> WrittenT
 
 
 class TarWriter:
-    """One layer being written to a binary stream that need not be seekable."""
+    """One layer being written to a binary stream that need not be seekable.
 
-    def __init__(self, out: BinaryIO) -> None:
+    Where its digest is taken later (`hashed=False`), `out` is a file, and large ranges are copied to it inside the kernel.
+    """
+
+    def __init__(self, out: BinaryIO, *, hashed: bool = True) -> None:
         self._out = out
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if hashed else None
         self._buffer = bytearray()
         self._size = 0
         self._last: tuple[bool, bytes] = (False, b"")
@@ -101,10 +106,16 @@ class TarWriter:
 
     def close(self) -> WrittenTar:
         """Write the end of the archive and return the digests; the stream stays the caller's."""
+        size = self.end()
+        assert self._sha256 is not None
+        return WrittenTar(diff_id=Sha256("sha256:" + self._sha256.hexdigest()), size=size)
+
+    def end(self) -> int:
+        """Write the end of the archive and return its length: `close` of a writer that does not hash."""
         self.release()
         self._write(_ZEROS * 2)
         self._flush()
-        return WrittenTar(diff_id=Sha256("sha256:" + self._sha256.hexdigest()), size=self._size)
+        return self._size
 
     def _add_content(self, entry: Entry, content: Content) -> int:
         start = self._size
@@ -121,8 +132,14 @@ class TarWriter:
         return start
 
     def _copy_range(self, source: FileRange) -> None:
-        descriptor = self._opened(source.path)
-        position, end = source.offset, source.offset + source.length
+        file = self._opened(source.path)
+        if self._sha256 is None and source.length >= _IN_KERNEL:
+            self._flush()
+            file.seek(source.offset)
+            copy_range(file, self._out, source.length)
+            self._size += source.length
+            return
+        descriptor, position, end = file.fileno(), source.offset, source.offset + source.length
         while position < end:
             data = os.pread(descriptor, min(_CHUNK, end - position), position)
             if not data:
@@ -130,12 +147,12 @@ class TarWriter:
             self._write(data)
             position += len(data)
 
-    def _opened(self, path: Path) -> int:
-        """Descriptor of a file that ranges are taken from: it stays open while they follow each other."""
+    def _opened(self, path: Path) -> BinaryIO:
+        """A file that ranges are taken from: it stays open while they follow each other."""
         if self._source is None or self._source[0] is not path:
             self.release()
             self._source = path, cast("BinaryIO", path.open("rb", buffering=0))
-        return self._source[1].fileno()
+        return self._source[1]
 
     def release(self) -> None:
         """Close the file that ranges were taken from last; for who breaks off, as `close` does it too."""
@@ -156,7 +173,8 @@ class TarWriter:
             self._flush()
 
     def _flush(self) -> None:
-        self._sha256.update(self._buffer)
+        if self._sha256 is not None:
+            self._sha256.update(self._buffer)
         self._out.write(self._buffer)
         self._buffer.clear()
 

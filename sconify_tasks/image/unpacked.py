@@ -12,6 +12,7 @@ read is held against the stat that it was found with all the same.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, Xattrs,
 from sconify_tasks.image.paths import below, check_path, join, outermost, shown, split
 from sconify_tasks.image.source import readable
 
+# What is named by anybody must not be any folder of this machine: layers have names that were drawn at random.
+_LAYER = re.compile(r"/(?:[^/\0]+/)*overlay2/[0-9a-z]{25,64}/diff")
 _CAPABILITY = "security.capability"
 _OVERLAY = "trusted.overlay."
 _OPAQUE = _OVERLAY + "opaque"
@@ -207,7 +210,7 @@ def _is_whiteout(found: os.stat_result) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_absolute() and path.is_dir() and not path.is_symlink()
+    return _LAYER.fullmatch(str(path)) is not None and path.is_dir() and not path.is_symlink()
 
 
 def _sees_everything() -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from sconify_tasks.inspection.report import Report
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
@@ -57,7 +58,7 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _causes(one: Report, other: Report) -> dict[str, list[Any]]:
     """Every measured value that differs and gives `one` another MRENCLAVE when it is put into it alone."""
     mine, theirs = one.found.config, other.found.config
-    first, second = flat({"config": asdict(mine)}), flat({"config": asdict(theirs)})
+    first, second = flat({"config": mine.as_json()}), flat({"config": theirs.as_json()})
     differ = [name for name in first if first[name] != second[name]]
     causes = {
         name: [first[name], second[name]]

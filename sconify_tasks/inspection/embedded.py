@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from sconify_tasks.binary_fs.reading import open_section
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.sconified import Place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
+class Embedded(Struct, frozen=True, kw_only=True):
     """`document` is JSON-able: the number of files, their bytes, the regions, and each file's content hash by path."""
 
     document: dict[str, Any] = field(default_factory=dict)

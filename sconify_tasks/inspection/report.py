@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import VerificationError
 from sconify_tasks.inspection.embedded import Embedded, inspect_embedded
@@ -28,8 +29,7 @@ _CHUNK = 1 << 20
 _SESSION = {"SCONE_CONFIG_ID": "config_id", "SCONE_CAS_ADDR": "cas", "SCONE_LAS_ADDR": "las"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """`measured` is recomputed from the file; `problems` say what does not verify. `document` is all of it, JSON-able."""
 
     subject: Subject
@@ -65,7 +65,7 @@ def inspect(subject: Subject) -> Report:
         else "a key of its own",
         "signature": _signature(sigstruct),
         "runtime": runtime_of(found.config, measured),
-        "config": asdict(found.config),
+        "config": found.config.as_json(),
         "enclave": _enclave(subject, found.config),
         **({"embedded": embedded.document} if embedded.document else {}),
         "sections": {name.removeprefix(".sconify."): place.size for name, place in found.sections.items()},

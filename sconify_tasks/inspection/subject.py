@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import UsageError
@@ -21,8 +22,7 @@ from sconify_tasks.world import connect_engine
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(Struct, frozen=True, kw_only=True):
     """`file` is the sconified ELF on this machine; of an image, a copy, and `place` is its path inside the image."""
 
     name: str

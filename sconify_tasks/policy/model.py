@@ -6,11 +6,13 @@ on everything in it is `parse.check_supported`'s business.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Self
+
+from msgspec import Struct, field
 
 from sconify_tasks.sgx.measurement import MrEnclave
 
@@ -53,8 +55,7 @@ class SessionName(str):
         return SessionName(parent) if parent else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signer:
+class Signer(Struct, frozen=True, kw_only=True):
     """Who signed the enclave. `isvsvn` (exact) excludes the bounds."""
 
     mrsigner: MrEnclave
@@ -64,16 +65,14 @@ class Signer:
     isvsvn_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class Variant(Struct, frozen=True, kw_only=True):
     """What a quote must show: one of the measurements (when there are any) *and* the signer (when there is one)."""
 
     mrenclaves: tuple[MrEnclave, ...] = ()
     signer: Signer | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(Struct, frozen=True, kw_only=True):
     """One service of a session. `fspf_*` are empty together when nothing is protected.
 
     `command` is the text with shell-like quoting, or the words themselves; see `command.words`.
@@ -97,8 +96,7 @@ class Service:
         return older + self.attestation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessPolicy:
+class AccessPolicy(Struct, frozen=True, kw_only=True):
     """Who may do what: `CREATOR`, `ANY`, `NONE` (the last two stand alone), a key hash or a PEM certificate.
 
     Always complete: `create_sessions` is `update`, and `list_sessions` is `read`, where the text does not say.
@@ -110,8 +108,7 @@ class AccessPolicy:
     list_sessions: tuple[str, ...] = CREATOR
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attestation:
+class Attestation(Struct, frozen=True, kw_only=True):
     """How services are attested. `ignore_advisories` is `ALL_ADVISORIES` for `"*"`."""
 
     mode: Mode = "hardware"
@@ -119,22 +116,20 @@ class Attestation:
     ignore_advisories: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Security:
+class Security(Struct, frozen=True, kw_only=True):
     """The session's security section."""
 
     attestation: Attestation = field(default_factory=Attestation)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotBuilt:
+class NotBuilt(Struct, frozen=True, kw_only=True):
     """Something well-formed that this build can't act on yet, and where it stands."""
 
     line: int
     feature: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One version of a session. A namespace is a session without services.
 
@@ -145,12 +140,12 @@ class Session:
     version: str = "0.3"
     predecessor: str = ""
     services: tuple[Service, ...] = ()
-    access_policy: AccessPolicy = field(default_factory=AccessPolicy)
-    security: Security = field(default_factory=Security)
+    access_policy: AccessPolicy = dataclasses.field(default_factory=AccessPolicy)
+    security: Security = dataclasses.field(default_factory=Security)
     images: tuple[Mapping[str, Any], ...] = ()
     volumes: tuple[Mapping[str, Any], ...] = ()
     secrets: tuple[Mapping[str, Any], ...] = ()
-    not_built: tuple[NotBuilt, ...] = field(default=(), compare=False)
+    not_built: tuple[NotBuilt, ...] = dataclasses.field(default=(), compare=False)
 
     def service(self, name: str) -> Service | None:
         """Find the service of that name; None where there is none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.policy import command as commands
@@ -29,8 +30,7 @@ _TCB_TOLERATIONS = ("hyperthreading", "insecure-igpu", "outdated-tcb", "software
 _SIGNERS_SINCE = "0.3.10"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionParameters:
+class SessionParameters(Struct, frozen=True, kw_only=True):
     """What a build knows about the session of one image.
 
     `name` is NAMESPACE/SESSION. `environment` comes from `environment.service_environment`. The three `fspf_*` are given

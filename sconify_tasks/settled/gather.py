@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from sconify_tasks.build import Build
 from sconify_tasks.cas import cas_key
 from sconify_tasks.image.opened import OpenedSource
@@ -26,8 +28,7 @@ class _Unknown(Exception):  # noqa: N818 - no error: the image is looked at agai
     """Something that can't be watched."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(Struct, frozen=True, kw_only=True):
     """What a door knows of an image beside its build."""
 
     options: str

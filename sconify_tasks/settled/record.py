@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from sconify_tasks.settled.watch import Watch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettledImage:
+class SettledImage(Struct, frozen=True, kw_only=True):
     """One image that had nothing left to do at `noted` (ns since 1970).
 
     `options` is a keyed digest: options hold secrets. `watch` are its own files, `shared` names groups that other images may
@@ -30,8 +29,7 @@ class SettledImage:
     cas: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(Struct, frozen=True, kw_only=True):
     """Where the images' options came from: project files, places that had none, and variables that were read.
 
     `globs` are a folder, a pattern and a digest of what it fitted. `variables` is a keyed digest of their values. `names` are

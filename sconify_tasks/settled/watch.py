@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from sconify_tasks.settled.signature import Signature, settles_at, signature
 
 _DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class Watch(Struct, frozen=True, kw_only=True):
     """Paths (absolute), by what counts of them, and the digest.
 
     Of `files` everything counts, also of what a link leads to; of `links` the entry itself; of `lengths` the size alone,

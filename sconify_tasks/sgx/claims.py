@@ -6,8 +6,9 @@ The signed bytes do not depend on the key: they can be carried to the machine th
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
-from struct import Struct
+import struct
+
+from msgspec import Struct
 
 from sconify_tasks.sgx.measurement import MrEnclave
 
@@ -23,12 +24,11 @@ MISC_MASK = 0xFFFFFFFF
 
 HEADER = bytes.fromhex("06000000e10000000000010000000000")
 HEADER2 = bytes.fromhex("01010000600000006000000001000000")
-_HEAD = Struct("<16sII16sI84x")
-_BODY = Struct("<II20xQQQQ32s32xHH")
+_HEAD = struct.Struct("<16sII16sI84x")
+_BODY = struct.Struct("<II20xQQQQ32s32xHH")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
+class Claims(Struct, frozen=True, kw_only=True):
     """The fields that vary. `date` is a number that reads yyyymmdd; product id and SVN are 0 to 65535.
 
     ValueError for values out of range. All other attributes are fixed: 64-bit, no KSS, no provisioning and launch keys.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import binascii
 import json
-from dataclasses import dataclass, fields
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from sconify_tasks.errors import UsageError
 
@@ -17,8 +19,7 @@ MAX_LENGTH = 1024 * 1024
 _BINARY = frozenset({"root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collateral:
+class Collateral(Struct, frozen=True, kw_only=True):
     """Chains are PEM, leaf first; CRLs are DER; signatures are raw r||s over the exact text of the JSON they sign."""
 
     pck_crl_issuer_chain: str
@@ -33,7 +34,7 @@ class Collateral:
 
     def to_json(self) -> str:
         """One JSON object; binary fields as hex."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = asdict(self)
         return json.dumps({name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()})
 
 
@@ -45,7 +46,7 @@ def parse_collateral(text: str | bytes) -> Collateral:
         value = json.loads(text)
         if not isinstance(value, dict):
             raise TypeError("not an object")  # noqa: TRY301
-        known = {field.name for field in fields(Collateral)}
+        known = set(Collateral.__struct_fields__)
         if missing := known - value.keys():
             raise ValueError(f"{min(missing)} is missing")  # noqa: TRY301
         read = {name: _field(name, value[name]) for name in known}

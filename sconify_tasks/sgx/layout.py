@@ -6,11 +6,12 @@ the config page names them, and what is in the payload is authenticated when it 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from struct import Struct
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from sconify_tasks.elf import LoadSegment, load_image
 from sconify_tasks.elf_place import ElfPlace, opened
@@ -31,13 +32,12 @@ MIN_SIZE = 1 << 21
 MAX_RUNTIME = 1 << 30
 """Far above any runtime: a hostile p_memsz must not make the build measure for days."""
 
-_TCS = Struct("<16xQIIQ8xQQII")
+_TCS = struct.Struct("<16xQIIQ8xQQII")
 _TCS_LIMIT = 0xFFF
 _ZERO_PAGE = bytes(PAGE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Struct, frozen=True, kw_only=True):
     """One measured page: offset from BASE, SECINFO flags, 4096 bytes."""
 
     offset: int
@@ -45,8 +45,7 @@ class Page:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class Segment(Struct, frozen=True, kw_only=True):
     """One PT_LOAD in pages relative to BASE, with where its bytes lie in the file."""
 
     start: int
@@ -57,8 +56,7 @@ class Segment:
     file_size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True):
     """Everything ECREATE and EADD need, in the order of the format."""
 
     segments: tuple[Segment, ...]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.sgx.measurement import EnclaveError
@@ -19,8 +21,7 @@ _MAX_ENCODED = 16 * PAGE
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredBinary:
+class MeasuredBinary(Struct, frozen=True, kw_only=True):
     """The sconified program: its path in the image, and digest and size of the original ELF.
 
     `protected` says that the original is an encrypted entry of the manifest and not a section of the sconified ELF.
@@ -32,8 +33,7 @@ class MeasuredBinary:
     protected: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredConfig:
+class MeasuredConfig(Struct, frozen=True, kw_only=True):
     """Values out of range raise UsageError: they come from options."""
 
     heap: int
@@ -73,8 +73,12 @@ class MeasuredConfig:
         """Canonical JSON (RFC 8785), padded with zero bytes to whole pages."""
         import rfc8785
 
-        text = rfc8785.dumps({"v": VERSION, **asdict(self)})
+        text = rfc8785.dumps({"v": VERSION, **self.as_json()})
         return text + bytes(-len(text) % PAGE)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name, those of the binary within."""
+        return {**asdict(self), "binary": asdict(self.binary)}
 
 
 def decode_config(data: bytes) -> MeasuredConfig:
@@ -93,11 +97,11 @@ def decode_config(data: bytes) -> MeasuredConfig:
 
 
 def _from_fields(fields: Any) -> MeasuredConfig:
-    fields = _require_keys("the measured config", fields, {"v", *MeasuredConfig.__slots__})
+    fields = _require_keys("the measured config", fields, {"v", *MeasuredConfig.__struct_fields__})
     version = fields.pop("v")
     if version != VERSION or type(version) is not int:
         raise EnclaveError("version", f"measured config version {str(version)[:20]} is unknown: this program reads {VERSION}")
-    binary = _require_keys("binary in the measured config", fields.pop("binary"), set(MeasuredBinary.__slots__))
+    binary = _require_keys("binary in the measured config", fields.pop("binary"), set(MeasuredBinary.__struct_fields__))
     try:
         return MeasuredConfig(binary=MeasuredBinary(**binary), **fields)
     except UsageError as error:

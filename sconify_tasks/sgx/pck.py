@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sconify_tasks.sgx.quote import Quote, QuoteError
 
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 PCK_CHAIN_LENGTH = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """The platform's state as its manufacturer describes it."""
 
     status: str

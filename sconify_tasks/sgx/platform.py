@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import StoreError
 from sconify_tasks.sgx.collateral import Collateral
@@ -42,8 +44,7 @@ _CERTIFICATES = ("root", "pck-ca", "pck", "tcb")
 _KEYS = (*_CERTIFICATES, "attestation")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedPlatform:
+class SimulatedPlatform(Struct, frozen=True, kw_only=True):
     """Keys and certificates of one simulated platform and of its simulated manufacturer."""
 
     keys: dict[str, EllipticCurvePrivateKey]

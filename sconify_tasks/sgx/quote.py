@@ -11,7 +11,8 @@ signatures have a twin), so a hash of a quote identifies nothing. Identify by wh
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sconify_tasks.errors import VerificationError
 
@@ -47,8 +48,7 @@ def _malformed(message: str) -> QuoteError:
     return QuoteError(f"quote is malformed: {message}", code="malformed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Struct, frozen=True, kw_only=True):
     """The 48 bytes before the report body. `tee_type` 0 is SGX."""
 
     version: int = VERSION
@@ -72,8 +72,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportBody:
+class ReportBody(Struct, frozen=True, kw_only=True):
     """What an enclave reports about itself (384 bytes): `flags` and `xfrm` are its ATTRIBUTES."""
 
     mr_enclave: bytes
@@ -118,8 +117,7 @@ class ReportBody:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
+class Quote(Struct, frozen=True, kw_only=True):
     """A whole quote. Signatures are raw r||s, keys raw x||y; `pck_chain` is PEM, leaf first."""
 
     header: Header

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from struct import Struct
+import struct
+
+from msgspec import Struct
 
 from sconify_tasks.sgx.claims import (
     DEBUG,
@@ -24,14 +25,13 @@ from sconify_tasks.sgx.measurement import EnclaveError, MrEnclave
 from sconify_tasks.sgx.signer import EXPONENT, KEY_BITS, Signer
 
 SIZE = 1808
-_LAYOUT = Struct("<16sII16sI84s384sI384sII20s16s16s32s32sHH12s384s384s")
-_EXPONENT = Struct("<I")
+_LAYOUT = struct.Struct("<16sII16sI84s384sI384sII20s16s16s32s32sHH12s384s384s")
+_EXPONENT = struct.Struct("<I")
 _NUMBER = KEY_BITS // 8
 _HEAD, _BODY, _QUOTIENTS = slice(0, 128), slice(900, 1028), slice(1040, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sigstruct:
+class Sigstruct(Struct, frozen=True, kw_only=True):
     """The fields that vary; all others are constants of the format, which `parse_sigstruct` checks."""
 
     date: int
@@ -132,10 +132,10 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
     if exponent != EXPONENT:
         raise EnclaveError("exponent", f"the exponent of the SIGSTRUCT is {exponent}, not {EXPONENT}")
     debug = bool(attributes[0] & DEBUG)
-    expected = Struct("<QQQQII").pack(
+    expected = struct.Struct("<QQQQII").pack(
         MODE64BIT | (DEBUG if debug else 0), XFRM, FLAGS_MASK ^ (DEBUG if debug else 0), XFRM_MASK, 0, MISC_MASK
     )
-    if attributes + mask + Struct("<II").pack(miscselect, miscmask) != expected:
+    if attributes + mask + struct.Struct("<II").pack(miscselect, miscmask) != expected:
         raise EnclaveError("attributes", "the SIGSTRUCT allows other enclave attributes than the format does")
     return Sigstruct(
         date=_decode_date(date),

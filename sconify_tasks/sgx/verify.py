@@ -9,9 +9,10 @@ verified quote says who speaks, not that it is the right one.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.sgx.collateral import Collateral
@@ -43,8 +44,7 @@ _CONFIGURATION = (
 _FALSE = b"\0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotePolicy:
+class QuotePolicy(Struct, frozen=True, kw_only=True):
     """What is tolerated. `tolerate` and `ignore_advisories` are spelled as in a session; the default tolerates nothing."""
 
     allow_debug: bool = False
@@ -52,8 +52,7 @@ class QuotePolicy:
     ignore_advisories: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedQuote:
+class VerifiedQuote(Struct, frozen=True, kw_only=True):
     """A report whose signatures hold up to a trusted root. `simulated`: that root is of a software platform."""
 
     report: ReportBody

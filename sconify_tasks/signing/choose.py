@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from sconify_cache.keys import Action, content_id
 from sconify_cache.record import Record
 from sconify_tasks.errors import UsageError
@@ -114,8 +116,7 @@ class ChosenSigner:
         return mrsigner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DebugSigner:
+class DebugSigner(Struct, frozen=True, kw_only=True):
     """The published debug key, which is the default."""
 
     def mrsigner(self) -> str:

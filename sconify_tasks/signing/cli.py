@@ -78,7 +78,7 @@ def _data(options: argparse.Namespace) -> None:
 
 def _claims(found: Sigstruct, options: argparse.Namespace) -> Claims:
     """What is to be signed: the present claims, but for what was asked for; in production mode unless told otherwise."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     asked = {"isv_prod_id": options.isvprodid, "isv_svn": options.isvsvn, "date": options.signing_date}
     given = {name: value for name, value in asked.items() if value is not None}
@@ -86,7 +86,7 @@ def _claims(found: Sigstruct, options: argparse.Namespace) -> Claims:
 
 
 def _attach(options: argparse.Namespace) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from sconify_tasks.environment import read_environment
     from sconify_tasks.image.sinks import Sinks

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UnavailableError
 from sconify_tasks.sgx.measurement import EnclaveError
@@ -19,8 +20,7 @@ _SIZE = KEY_BITS // 8
 _HINT = "it gets the data on stdin and writes the signature (RSASSA-PKCS1-v1_5, SHA-256, 384 bytes) to stdout"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandSigner:
+class CommandSigner(Struct, frozen=True, kw_only=True):
     """Runs the program once a signature. What it prints on stderr is the user's to see."""
 
     words: tuple[str, ...]

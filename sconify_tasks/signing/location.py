@@ -8,11 +8,12 @@ command:/usr/bin/sign --key prod       a program: data on stdin, signature on st
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 _COMMAND, _FILE, _TOKEN = "command:", "file:", "pkcs11:"
 _PATH_ATTRIBUTES = ("token", "serial", "manufacturer", "model", "slot-id", "object", "id", "type")
@@ -21,8 +22,7 @@ _HEX_ESCAPES = re.compile(r"([^%]|%[0-9A-Fa-f]{2})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PemFile:
+class PemFile(Struct, frozen=True, kw_only=True):
     """A private key in a file."""
 
     path: Path
@@ -39,8 +39,7 @@ class Token:
     pin_source: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     """A program and its arguments; no shell is asked."""
 
     words: tuple[str, ...]
@@ -76,6 +75,8 @@ def relocate(text: str, folder: Path) -> str:
 
 def _command(text: str) -> Command:
     try:
+        import shlex
+
         words = tuple(shlex.split(text))
     except ValueError:
         raise ValueError("command: and a program with its arguments, quoted as for a shell") from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.sgx.signer import require_key
@@ -23,8 +24,7 @@ _ONE_SESSION = Lock()
 _INSTALL = "install it with: pip install 'sconify-tasks[pkcs11]'"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSigner:
+class TokenSigner(Struct, frozen=True, kw_only=True):
     """Opens a session for every question, so that a token can be taken out in between."""
 
     token: Token

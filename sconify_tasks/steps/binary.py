@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
+
+from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
 from sconify_tasks.elf import ElfFacts, inspect, require_architecture

@@ -6,7 +6,8 @@ No file is read: the digests of their chunks came with the scan, and `sconify` w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from sconify_tasks.binary_fs.digests import decode_digests
 from sconify_tasks.binary_fs.section import outline

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.fspf.entries import Flag, ManifestEntry
@@ -50,8 +53,7 @@ class Copied:
         self.digests[entry.path] = hasher.digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalView:
+class FinalView(Struct, frozen=True, kw_only=True):
     """What the finished image will have at a path: ours before the base's."""
 
     ours: Mapping[bytes, Entry]

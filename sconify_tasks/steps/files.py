@@ -12,7 +12,7 @@ from __future__ import annotations
 from sconify_tasks.fspf.entries import ManifestEntry
 from sconify_tasks.fspf.regions import Protection, Regions, prefixes
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.paths import outermost, shown, split
+from sconify_tasks.image.paths import below, outermost, shown, split
 from sconify_tasks.image.resolve import find_path
 from sconify_tasks.image.source import SourceImage
 from sconify_tasks.scan import earlier, scan
@@ -39,6 +39,7 @@ def run(context: Context) -> Outputs:
     for path in sorted(selection.plain | selection.host):
         context.detail(f"not protected: {shown(path)}, by {'--host-path' if path in selection.host else '--plain'}")
     parents = _parents(native, context, [*roots, *(known.directories if known else ())])
+    parents = [parent for parent in parents if _goes_along(parent.path, regions, selection.plain)]
     found = scan(
         native,
         roots,
@@ -100,6 +101,11 @@ def _parents(native: SourceImage, context: Context, roots: list[bytes]) -> list[
     wanted = {*WANTED, context.load("config")["workdir"].encode(), context.text("binary").encode(), *roots}
     below = (path + b"/." if path in WANTED or _is(native.lstat(path), Kind.DIR) else path for path in wanted)
     return ancestors(native, below)
+
+
+def _goes_along(path: bytes, regions: Regions, plain: frozenset[bytes]) -> bool:
+    """Whether what is copied needs the directory: a protected one comes with what is encrypted, and is new with it only."""
+    return regions.protection(path) is not Protection.ENCRYPTED or any(below(each, path) for each in plain)
 
 
 def _selected(path: bytes, regions: Regions, plain: frozenset[bytes]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 
 import pytest
 import yaml
 from build.small_image import OTHER, PLAIN, SECRET, convert, write
+from msgspec.structs import replace
 
 from sconify_dodo.plan import plan
 from sconify_tasks.binary_fs.reading import open_section

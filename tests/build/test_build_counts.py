@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from hashlib import sha256
@@ -16,6 +17,7 @@ from sconify_cache import stat as stat_room
 from sconify_dodo.front import make_build
 from sconify_tasks import world as world_room
 from sconify_tasks.events import StepFinished
+from sconify_tasks.fspf.stream import sealed_size
 from sconify_tasks.graph import STEPS as ALL
 from sconify_tasks.image.rootfs import RootfsSource
 from sconify_tasks.image.scratch import ScratchSource
@@ -171,6 +173,49 @@ def test_one_changed_file_among_many_is_read_and_encrypted_alone(native, place):
     assert outcome.code == 0
     assert (found["files read"], found["files encrypted"], found["bytes encrypted"]) == (1, 1, len(b"changed"))
     assert found["bytes copied from before"] == first["bytes encrypted"] - len(b"7 " * 999)
+
+
+def test_unchanged_ciphertext_is_copied_inside_the_kernel(native, place, monkeypatch):
+    for number in range(30):
+        write(native / "app" / "many" / f"{number}", b"%3d" % number * 200_000)
+    copied = []
+    real = os.copy_file_range
+
+    def watched(source, out, length, *offsets):
+        done = real(source, out, length, *offsets)
+        if "/store/tmp/" in os.readlink(f"/proc/self/fd/{out}"):  # noqa: PTH115
+            copied.append((os.readlink(f"/proc/self/fd/{source}"), done))  # noqa: PTH115
+        return done
+
+    monkeypatch.setattr(os, "copy_file_range", watched)
+    convert(native, place)
+    write(native / "app" / "many" / "7", b"changed")
+    copied.clear()
+    outcome = convert(native, place)
+    assert outcome.code == 0
+    unchanged = counted(outcome)["bytes copied from before"]
+    assert unchanged > 29 * 600_000
+    from_before = [length for path, length in copied if "/store/blobs/" in path]
+    assert sum(from_before) >= 29 * sealed_size(600_000)
+    clean = place.beside(place.folder / "clean")
+    assert convert(native, clean).code == 0
+    assert clean.image_digest() == place.image_digest()
+
+
+def test_what_is_copied_does_not_depend_on_the_directories_that_are_encrypted(native, place):
+    """Builders give the working directory a new time with every image."""
+    given = {"plain": ("/usr/share",)}
+    write(native / "usr" / "share" / "plain", b"plain")
+    (native / "app").chmod(0o750)
+    assert convert(native, place, **given).code == 0
+    os.utime(native / "app", (1_800_000_000, 1_800_000_000))
+    outcome = convert(native, place, **given)
+    assert outcome.code == 0
+    assert "encrypt" in outcome.started
+    assert "copy" not in outcome.started
+    clean = place.beside(place.folder / "clean")
+    assert convert(native, clean, **given).code == 0
+    assert clean.image_digest() == place.image_digest()
 
 
 def test_a_file_that_is_read_again_after_all_is_found_as_before(native, place):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from build.small_image import OTHER, PLAIN, SECRET, Recorder, compile_program, convert, make_native, order_for, world_of, write
+from msgspec.structs import replace
 from parts.images import built, file, folder, layer
 
 from sconify_cache.keys import content_id

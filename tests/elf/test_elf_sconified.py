@@ -6,10 +6,10 @@ import hashlib
 import shutil
 import struct
 import subprocess
-from dataclasses import replace
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from msgspec.structs import replace
 from vectors.make import CONFIG, ELFS
 
 from sconify_tasks.elf_place import FilePart

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict
 
 import pytest
 from build.small_image import CONFIG, OTHER, ROOT_KEY, SECRET, snapshot, write, write_config
 from explain.explained import build, look
+from msgspec.structs import asdict
 from parts.images import built, file, folder, layer
 
 from sconify_tasks.events import Event
@@ -113,7 +113,7 @@ def test_the_measured_fields_that_are_named_are_those_that_differ(native, place,
         with world_of(place, Recorder()) as world:
             scope = f"{world.keys.project}\0oci:{place.layout}:small"
             record = world.actions.latest(scope, "sign")
-            return asdict(decode_config(world.store.get(record.outputs["config"])))
+            return decode_config(world.store.get(record.outputs["config"])).as_json()
 
     old = config()
     with (native / "bin" / "prog").open("ab") as program:

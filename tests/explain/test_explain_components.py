@@ -130,7 +130,7 @@ def test_a_first_build_says_so():
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_another_version_of_a_step_is_said(step):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     lines = reasons(Plan().build(), replace(step, version=step.version + 1))
     assert any(f"version {step.version} -> {step.version + 1}" in line for line in lines)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from vectors.make import ENTRIES, KEY, REGIONS, entry
 
 from sconify_tasks.fspf.entries import Flag, ManifestEntry, encode_entries

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
@@ -34,6 +34,7 @@ from fuzz.images import (
     tar_of,
 )
 from fuzz.scratch import TESTS, stored, vectors
+from msgspec.structs import replace
 from vectors.pattern import pattern
 
 from sconify_cache.digest import Digest

@@ -11,7 +11,9 @@ from blake3 import blake3
 
 from sconify_cache.digest import Digest
 from sconify_tasks.errors import SconifyError
+from sconify_tasks.image import content_ids
 from sconify_tasks.image.content_ids import ContentIds, in_order
+from sconify_tasks.image.folder import Seen
 from sconify_tasks.image.rootfs import RootfsSource
 
 KEY = bytes(range(32))
@@ -29,6 +31,11 @@ class Blocks:
             return None
         blocks = self.seen[path] = []
         return lambda block: blocks.append(bytes(block))
+
+
+@pytest.fixture(autouse=True, params=[0, content_ids._FEW], ids=["on threads", "alone"])
+def _few(request, monkeypatch):
+    monkeypatch.setattr(content_ids, "_FEW", request.param)
 
 
 def descriptors() -> int:
@@ -89,3 +96,15 @@ def test_small_files_need_no_thread(tmp_path):
     with source._seen(b"/small") as seen, ContentIds(bytes(32), None) as ids:
         assert ids.take(seen) == blake3(b"small", key=bytes(32)).hexdigest()
         assert ids._pool is None
+
+
+def test_threads_are_started_for_many_bytes_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(content_ids, "_FEW", 1 << 20)
+    for number in range(3):
+        (tmp_path / f"{number}").write_bytes(bytes(700_000))
+    with ContentIds(KEY, None) as ids, os.scandir(tmp_path) as listing:
+        names = sorted(os.fsencode(entry.name) for entry in listing)
+        parent = os.open(tmp_path, os.O_RDONLY)
+        found = [ids.take(Seen(b"/" + name, parent, name, os.stat(name, dir_fd=parent))) for name in names]
+        assert [isinstance(each, Future) for each in found] == [False, True, True]
+    os.close(parent)

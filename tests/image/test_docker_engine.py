@@ -141,7 +141,7 @@ def test_the_engine_and_a_layout_show_the_same_image(engine, native, source, tmp
         second = {entry.path: (entry, content.read() if content else None) for entry, content in two}
 
     def unlinked(found):
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         return {path: (replace(entry, hardlink=b""), content) for path, (entry, content) in found.items()}
 

@@ -6,9 +6,11 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
+import tempfile
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from parts.images import built, file, folder, layer, layer_bytes, symlink
 from parts.layer_memory import Memory
 
@@ -17,7 +19,7 @@ from sconify_tasks.image import listing, unpacked
 from sconify_tasks.image.archived import ContainerArchives
 from sconify_tasks.image.docker import DockerSource
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.listing import inspect_image, shifts_owners
+from sconify_tasks.image.listing import inspect_image, keeps_owners
 from sconify_tasks.image.scratch import ScratchSource
 from sconify_tasks.image.sink_archive import DockerArchiveSink
 from sconify_tasks.image.unpacked import LayerFolders, find_folders
@@ -121,9 +123,9 @@ def test_what_was_learned_of_a_lower_layer_is_known_under_another_upper_one(engi
 
 @pytest.mark.parametrize("option", ["name=userns", "name=rootless,x=y"])
 def test_an_engine_that_shifts_owners_is_asked(engine, name, monkeypatch, option):
-    assert not shifts_owners(engine.host)
-    assert shifts_owners("tcp://127.0.0.1:1"), "who gives no answer is taken for one that does"
-    monkeypatch.setattr(listing, "_get", lambda host, path: {"SecurityOptions": ["name=seccomp", option]})
+    assert keeps_owners(engine.host)
+    assert not keeps_owners("tcp://127.0.0.1:1"), "who gives no answer is not one"
+    monkeypatch.setattr(listing, "_get", lambda host, path, peer: {"SecurityOptions": ["name=seccomp", option]})
     source = DockerSource(lambda: engine.client, name, host=engine.host)
     assert isinstance(source._opened(), ContainerArchives)
     source.close()
@@ -139,6 +141,69 @@ def test_only_who_sees_everything_reads_folders(engine, name, monkeypatch, tmp_p
     assert find_folders({"GraphDriver": {"Name": "overlay2", "Data": upper}}, layers=2) is None
     monkeypatch.setattr(unpacked, "_sees_everything", lambda: False)
     assert find_folders(inspected, layers=2) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/root",
+        "/root/overlay2/diff",
+        "/overlay2/../root/diff",
+        "overlay2/{id}/diff",
+        "/overlay2/{id}/diff/.ssh",
+        "/x/{id}/diff",
+    ],
+)
+def test_an_engine_that_lies_is_not_led_to_by_any_path(tmp_path, path):
+    """It could have the files of whoever builds as root put into an image."""
+    named = path.format(id="ab" * 32)
+    data = {"UpperDir": named if named.startswith("/root") else f"{tmp_path}{named}"}
+    Path(data["UpperDir"]).mkdir(parents=True, exist_ok=True)
+    assert find_folders({"GraphDriver": {"Name": "overlay2", "Data": data}}, layers=1) is None
+    good = tmp_path / "overlay2" / ("cd" * 32) / "diff"
+    good.mkdir(parents=True)
+    assert find_folders({"GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(good)}}}, layers=1) == (good,)
+    good.rmdir()
+    good.symlink_to("/root")
+    assert find_folders({"GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(good)}}}, layers=1) is None
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may use: those of pytest are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="sconify-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
+
+
+def test_an_engine_of_another_user_is_asked_for_archives(open_folder, need):
+    """A forwarded socket, for example: what listens there is not the engine whose folders these are."""
+    socket_path = open_folder / "d.sock"
+    answer = b'HTTP/1.0 200 OK\r\n\r\n{"SecurityOptions": []}'
+    code = (
+        "import socket,sys\ns = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('ready', flush=True)\n"
+        "while True:\n    c, _ = s.accept(); c.recv(4096); c.sendall(bytes.fromhex(sys.argv[2])); c.close()\n"
+    )
+    for user, expected in ((0, True), (12345, False)):
+        socket_path.unlink(missing_ok=True)
+        words = [
+            need("setpriv"),
+            f"--reuid={user}",
+            "--clear-groups",
+            sys.executable,
+            "-S",
+            "-c",
+            code,
+            socket_path,
+            answer.hex(),
+        ]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout.readline() == b"ready\n"
+                assert keeps_owners(f"unix://{socket_path}") is expected
+            finally:
+                server.kill()
 
 
 def test_a_process_without_the_right_to_see_marks_does_not_see_everything(need):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 
 from sconify_tasks.sgx.collateral import Collateral
 from sconify_tasks.sgx.platform import SimulatedPlatform, _certificate, _der, _pair, _sgx_extension, _sign

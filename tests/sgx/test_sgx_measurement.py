@@ -6,12 +6,12 @@ import hashlib
 import io
 import json
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from sgx import sdm
 from vectors.make import CONFIG, CONFIGS, ELFS, elf
 

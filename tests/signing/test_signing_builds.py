@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from build.small_image import Place, Recorder, convert, options_for, world_of
 from cli.commands import arguments, run, variables
+from msgspec.structs import replace
 from sgx import sdm
 from signing.keys import MODULE, PASSPHRASE, PIN, secrets_of
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from steps.sample_plan import BINARY_FS, GOLDEN_BINARY_FS, SAMPLE, Plan, golden_text, other_value, sources
 
 from sconify_cache.keys import facts_digest

@@ -42,7 +42,7 @@ def test_another_value_of_an_option_gives_new_keys_to_exactly_those_who_declare_
 
 @STEPS
 def test_another_version_of_a_step_gives_it_a_new_key(step):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     build = Plan().build()
     assert build.action(replace(step, version=step.version + 1)).key != BEFORE[step.name]

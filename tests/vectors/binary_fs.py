@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
 from vectors.pattern import pattern
 
 from sconify_tasks.binary_fs.index import HEADER, MAGIC, VERSION, Extent, root_hash

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from vectors.binary_fs import binary_fs
 from vectors.pattern import pattern
 
@@ -311,7 +311,7 @@ CONFIGS = {
 
 def config_fields(config: MeasuredConfig) -> dict[str, Any]:
     """The keys of section 4."""
-    return {"v": 1, **asdict(config)}
+    return {"v": 1, **config.as_json()}
 
 
 def measured_configs() -> dict[str, Any]:
