@@ -10,6 +10,7 @@ from pathlib import Path
 from main_job.conftest import Workshop
 from parts.debian import make_rootfs
 from parts.engine import Engine
+from regression.modules import sqlite_tests
 
 PROGRAM = Path(__file__).parent / "program" / "run_modules.py"
 PACKAGES = "python3,libpython3.11-testsuite,python3-distutils,coreutils,dash,base-files,netbase,media-types"
@@ -41,13 +42,13 @@ def native_image(workshop: Workshop, engine: Engine) -> str:
     dockerfile = f"""\
 FROM {base}
 RUN python3 -m compileall -q -j 2 -x '/(test_|bad|lib2to3|idlelib|encodings/|tkinter)' /usr/lib/python3.11
+ADD test_sqlite3 /usr/lib/python3.11/test/test_sqlite3
 ADD run_modules.py /regression/run_modules.py
 ENV LANG=C.UTF-8
 CMD ["python3", "/regression/run_modules.py"]
 """
-    return workshop.once(
-        "regression-native", lambda: _kept(engine, engine.build(dockerfile, {"run_modules.py": PROGRAM.read_bytes()}))
-    )
+    files = {"run_modules.py": PROGRAM.read_bytes()} | {f"test_sqlite3/{name}": data for name, data in sqlite_tests().items()}
+    return workshop.once("regression-native", lambda: _kept(engine, engine.build(dockerfile, files)))
 
 
 def shielded_image(workshop: Workshop, engine: Engine, protection: str) -> str:
