@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.image.references import parse_reference, split_layout
+from sconify_tasks.image.references import parse_reference, split_archive, split_layout
 from sconify_tasks.options import Options
 
 _SOURCES = ("from", "base")
 _ELSEWHERE = ("dir:", "registry:")
-_FILES = ("oci-archive:", "docker-archive:")
+_OCI_FILE, _DOCKER_FILE = "oci-archive:", "docker-archive:"
 Place = tuple[str, ...]
 
 
@@ -71,10 +71,12 @@ def _place(name: str, default_tag: str = "") -> Place | None:
     """Where an image is, so that equal places compare equal; None for what no image is ever written to, or no name at all."""
     if name == "scratch" or name.startswith(_ELSEWHERE):
         return None
-    for transport in _FILES:
-        if name.startswith(transport):
-            return (transport, os.path.normpath(name.removeprefix(transport)))
     try:
+        # An archive holds one image, whatever it is called there: two can't be delivered to one file.
+        if name.startswith(_OCI_FILE):
+            return ("file", os.path.normpath(split_layout(name.removeprefix(_OCI_FILE), "oci-archive")[0]))
+        if name.startswith(_DOCKER_FILE):
+            return ("file", os.path.normpath(split_archive(name.removeprefix(_DOCKER_FILE))[0]))
         if name.startswith("oci:"):
             folder, tag = split_layout(name.removeprefix("oci:"))
             return ("oci", os.path.normpath(folder), tag or default_tag)

@@ -188,9 +188,17 @@ def test_continue_goes_on_where_a_native_image_is_missing(project):
         (PROJECT.replace("    to: oci:out-web:1", "    to: oci:out-api:1"), ["out-api"]),
         (PROJECT.replace("    to: oci:out-web:1", "    to: oci:./x/../out-api:1"), ["api and web are both written to"]),
         (PROJECT.replace("oci:out-web:1", "docker:app").replace("oci:out-api:1", "app:latest"), ["api and web are both"]),
+        (
+            PROJECT.replace("oci:out-web:1", "oci-archive:a.tar:1").replace("oci:out-api:1", "oci-archive:./a.tar:2"),
+            ["api and web are both"],
+        ),
+        (
+            PROJECT.replace("oci:out-web:1", "docker-archive:a.tar").replace("oci:out-api:1", "docker-archive:a.tar:app"),
+            ["api and web are both"],
+        ),
         (PROJECT.replace("    dir: /app/sub", "    volume: a:/b"), ["volume", "not built"]),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_project_file_that_can_not_be(project, text, words):
     (project.folder / "sconify.yaml").write_text(text)

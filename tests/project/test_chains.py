@@ -24,6 +24,10 @@ def images(**given):
         ("oci:/a/out:1", "oci:/a/out"),
         ("oci:/a/b/../out:1", "oci:/a//out:1"),
         ("oci-archive:/a/x.tar", "oci-archive:/a/./x.tar"),
+        ("oci-archive:/a/x.tar:1", "oci-archive:/a/x.tar"),
+        ("oci-archive:/a/x.tar", "oci-archive:/a/x.tar:latest"),
+        ("docker-archive:/a/x.tar:app:1", "docker-archive:/a/x.tar"),
+        ("docker-archive:/a/x.tar:app:1", "docker-archive:/a/../a/x.tar:docker.io/library/app:1"),
     ],
 )
 @pytest.mark.parametrize("option", ["from", "base"])
@@ -33,7 +37,7 @@ def test_an_image_is_made_from_the_one_that_is_written_there(to, source, option)
 
 @pytest.mark.parametrize(
     ("to", "source"),
-    [("app:1", "app:2"), ("app:1", "app@sha256:" + "0" * 64), ("oci:/a/out:1", "oci:/a/out:2"), ("oci:/a:1", "dir:/a"), ("A:", "A:"), ("a", "scratch")],
+    [("app:1", "app:2"), ("app:1", "app@sha256:" + "0" * 64), ("oci:/a/out:1", "oci:/a/out:2"), ("oci:/a:1", "dir:/a"), ("A:", "A:"), ("a", "scratch"), ("oci-archive:/a.tar:1", "oci-archive:/b.tar:1"), ("oci-archive:/a.tar", "oci:/a.tar"), ("docker-archive:/a:c", "c")],
 )  # fmt: skip
 def test_other_places_are_other_images(to, source):
     assert upstream_images(images(b={"to": "b", "from": source}, a={"to": to})) == {}
