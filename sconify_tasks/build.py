@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,11 +70,7 @@ class Build:
         May be called again: what was settled is asked for again in the store, not in the places that images go to.
         """
         misses: list[Miss] = []
-        first = self.world.explain and self._before is None
-        if first:
-            from sconify_tasks.explain import Before
-
-            self._before = Before.of(self)
+        first = self._looks_back()
         for name in ("native", "base", "signer"):
             self.value(f"external.{name}")  # what is missing is better missed now than after half of the work
         for step in self.steps:
@@ -175,6 +171,7 @@ class Build:
 
     def forget(self) -> None:
         """Forget what was settled and found: what the image is made from is about to be made anew."""
+        self._looks_back()
         self.close()
         self.settled.clear()
         self._found.clear()
@@ -197,11 +194,21 @@ class Build:
             return "keyed:" + secret_id(self.world.keys.component_key(), value)
         return value if isinstance(value, Digest) else facts_digest(value)
 
-    def known_components(self, step: Step) -> Mapping[str, Json]:
-        """The components of the step's key, of its inputs those that are outside or settled."""
-        upstream = {name: source.partition(".")[0] for name, source in step.inputs.items()}
-        inputs = {name: source for name, source in step.inputs.items() if upstream[name] in {"external", *self.settled}}
+    def known_components(self, step: Step, *, unknown: Collection[str] = ()) -> Mapping[str, Json]:
+        """The components of the step's key, of its inputs those that are outside or settled; without `unknown` sources."""
+        known = {"external", *self.settled}
+        inputs = {
+            name: source for name, source in step.inputs.items() if source.partition(".")[0] in known and source not in unknown
+        }
         return self.action(replace(step, inputs=inputs)).components
+
+    def is_offered(self, step: Step) -> bool:
+        """Settle the step by what the shared cache has of it, and copy nothing of that. Its inputs must be settled."""
+        shared = self.world.shared
+        record = shared.offered(self._action_and_key(step)[1]) if shared is not None and step.public else None
+        if record is not None:
+            self.settled[step.name] = Outputs(blobs=record.outputs, facts=record.facts)
+        return record is not None
 
     def record_holds(self, step: Step, record: Record) -> bool:
         """Of a step with an effect, whether what a record of it says is still so."""
@@ -236,6 +243,15 @@ class Build:
         """Where the last records of this image are filed: project and TO, not the image's place in a file."""
         return f"{self.world.keys.project}\0{self.options['to']}"
 
+    def _looks_back(self) -> bool:
+        """Whether the build is to be explained and nothing was said of it yet: then what it was made with is noted."""
+        if not self.world.explain or self._before is not None:
+            return False
+        from sconify_tasks.explain import Before
+
+        self._before = Before.of(self)
+        return True
+
     def _explain(self, step: Step, state: str, reasons: tuple[str, ...] = ()) -> None:
         if self._before is not None:
             self.world.events.emit(StepExplained(image=self.name, step=step.name, state=state, reasons=reasons))
@@ -260,7 +276,8 @@ class Build:
         record = self.world.actions.lookup(key)
         if record is not None and self._there(record.outputs.values()):
             return record
-        return None if self.world.shared is None or not step.public else self.world.shared.recall(key)
+        shared = None if self.world.read_only or not step.public else self.world.shared
+        return None if shared is None else shared.recall(key)
 
     def _there(self, digests: Iterable[Digest]) -> bool:
         return all(self.world.store.has(digest) for digest in digests)

@@ -6,7 +6,7 @@ of secret options, of the environment and content digests are not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.explain_contents import changed_blob, changed_fact
 from sconify_tasks.explain_measured import changed_measurement
+from sconify_tasks.step import IMAGES
 from sconify_tasks.surroundings import NAME, changed_external, option_change
 
 if TYPE_CHECKING:
@@ -35,13 +36,18 @@ _EFFECTS = {
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """One step. `state` is `cached`, `run`, or `waits`: it runs unless the steps it waits for give what they gave before."""
+    """One step. `state` is `cached`, `run`, or `waits`: it runs unless what it waits for gives what it gave before.
+
+    What a `shared` step yields is not on this machine: the next build takes it over from the shared cache. A step waits for
+    the steps in `waits`, and for the `images` that are delivered anew before it looks at them.
+    """
 
     image: str
     step: str
     state: str
     reasons: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 class Before(Struct, frozen=True, kw_only=True):
@@ -71,19 +77,25 @@ class Before(Struct, frozen=True, kw_only=True):
         return record.outputs[output] if output in record.outputs else record.facts.get(output)
 
 
-def explain(build: Build) -> tuple[Explanation, ...]:
-    """Every step of an image as the next build would find it. Settles what the cache has."""
+def explain(build: Build, *, after: tuple[str, ...] = ()) -> tuple[Explanation, ...]:
+    """Every step of an image as the next build would find it. Settles what the caches have.
+
+    `after` names the images that this one is made from and that are delivered anew first: they are not looked at.
+    """
     before = Before.of(build)
+    unknown = IMAGES if after else frozenset[str]()
     found: list[Explanation] = []
     for step in build.steps:
         state, reasons = "cached", tuple[str, ...]()
         waits = tuple(sorted(name for name in step.upstream() if name not in build.settled))
-        if waits:
-            reasons = _known_reasons(build, step, before)
+        images = () if unknown.isdisjoint(step.inputs.values()) else after
+        if waits or images:
+            reasons = _known_reasons(build, step, before, unknown=unknown)
             state = "run" if reasons else "waits"
         elif not build.settle(step):
-            state, reasons = "run", reasons_for(build, step, before, look=True)
-        found.append(Explanation(image=build.name, step=step.name, state=state, reasons=reasons, waits=waits))
+            reasons = reasons_for(build, step, before, look=True)
+            state = "shared" if build.is_offered(step) else "run"
+        found.append(Explanation(image=build.name, step=step.name, state=state, reasons=reasons, waits=waits, images=images))
     return tuple(found)
 
 
@@ -93,12 +105,14 @@ def reasons_for(build: Build, step: Step, before: Before, *, look: bool = False)
     return tuple(dict.fromkeys(lines)) or ("what it made is gone or was changed",)
 
 
-def _known_reasons(build: Build, step: Step, before: Before, *, look: bool = True) -> tuple[str, ...]:
+def _known_reasons(
+    build: Build, step: Step, before: Before, *, look: bool = True, unknown: Collection[str] = ()
+) -> tuple[str, ...]:
     """Why the step runs for certain, by its options and by those of its inputs that are settled."""
     latest = before.records.get(step.name)
     if latest is None:
         return ("never run for this image",)
-    new = build.known_components(step)
+    new = build.known_components(step, unknown=unknown)
     lines = _changed_components(build, step, before, latest.components, new)
     if look and step.name == "files" and _differs(latest, new, "native"):
         from sconify_tasks.explain_native import changed_native
@@ -165,7 +179,7 @@ def _gone(build: Build, step: Step) -> list[str]:
 
 def _differs(latest: Record, components: Mapping[str, Any], name: str) -> bool:
     inputs: Any = latest.components["inputs"]
-    return bool(inputs.get(name) != components["inputs"].get(name))
+    return name in components["inputs"] and bool(inputs.get(name) != components["inputs"][name])
 
 
 def _list(value: Any) -> Any:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sconify_tasks.sgx.signer import Signer
     from sconify_tasks.world import World
 
+IMAGES = frozenset({"external.native", "external.base"})
+"""Inputs that another image of the project may be."""
+
 Json = JSON
 Value = JSON
 # A Digest is a string of its own type: a blob among facts.

@@ -52,27 +52,32 @@ def remember(build: Build) -> None:
 
 def describe(build: Build, before: Mapping[str, Any]) -> dict[str, JSON]:
     """What the image is made with now. An image whose identity is as before is not looked at again."""
-    key = build.world.keys.component_key()
-    images: dict[str, JSON] = {}
-    for name, source in (("native", build.native), ("base", build.base)):
-        identity = str(secret_id(key, build.value(f"external.{name}")))
-        known = before.get(name)
-        same = isinstance(known, Mapping) and known.get("id") == identity
-        images[name] = known if same else {"id": identity, **_parts(source(), key)}
+    images: dict[str, JSON] = {name: _image(build, name, before.get(name)) for name in ("native", "base")}
     said = {name: build.value(f"external.{name}") for name in _SAID}
-    return {"options": _options(build.options, key), "said": said, **images}
+    return {"options": _options(build.options, build.world.keys.component_key()), "said": said, **images}
+
+
+def _image(build: Build, name: str, known: Any) -> JSON:
+    """What the native or base image is; one whose identity is as before is not looked at again."""
+    key = build.world.keys.component_key()
+    identity = str(secret_id(key, build.value(f"external.{name}")))
+    if isinstance(known, Mapping) and known.get("id") == identity:
+        return dict(known)
+    source = build.native if name == "native" else build.base
+    return {"id": identity, **_parts(source(), key)}
 
 
 def changed_external(build: Build, name: str, before: Mapping[str, Any]) -> tuple[str, ...]:
     """Lines for an external input that differs from the last build's."""
     if not before:
         return (f"{_TEXTS[name]}",)
-    now = describe(build, before)
-    lines = list(changed_options(before["options"], now["options"], OPTIONS_OF[name]))
+    options = _options(build.options, build.world.keys.component_key())
+    lines = list(changed_options(before["options"], options, OPTIONS_OF[name]))
     if name in ("native", "base"):
-        lines += changed_image(name, before[name], now[name])
-    elif name in _SAID and before["said"].get(name) != now["said"][name]:  # type: ignore[call-overload,index]
-        lines.append(change(_TEXTS[name], str(before["said"].get(name)), str(now["said"][name])))  # type: ignore[call-overload,index]
+        lines += changed_image(name, before[name], _image(build, name, before[name]))
+    elif name in _SAID:
+        was, now = before["said"].get(name), build.value(f"external.{name}")
+        lines += [change(_TEXTS[name], str(was), str(now))] if was != now else []
     return tuple(lines) or (_TEXTS[name],)
 
 

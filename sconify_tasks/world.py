@@ -270,13 +270,7 @@ def open_world(
     store = LocalStore(environment.cache / "store")
     store.sweep()
     actions = ActionCache(environment.cache / "actions", mac_key=keys.record_key())
-    shared = None
-    if environment.shared_cache is not None:
-
-        def trouble(error: StoreError) -> None:
-            events.emit(Warned(message=str(error)))
-
-        shared = SharedCache(environment.shared_cache, mac_key=keys.record_key(), store=store, actions=actions, trouble=trouble)
+    shared = _shared_cache(environment, keys, store, actions, events)
     return World(
         environment=environment, keys=keys, store=store, actions=actions, shared=shared, events=events, explain=explain
     )
@@ -289,14 +283,30 @@ def look_at_world(environment: Environment, *, project: str, events: Stream) -> 
     """
     root = known_root_key(environment.state, given=environment.root_key) or os.urandom(ROOT_KEY_BYTES)
     keys = Keys(root=root, project=project)
+    store = LocalStore(environment.cache / "store")
+    actions = ReadingActions(environment.cache / "actions", mac_key=keys.record_key())
     return World(
         environment=environment,
         keys=keys,
-        store=LocalStore(environment.cache / "store"),
-        actions=ReadingActions(environment.cache / "actions", mac_key=keys.record_key()),
+        store=store,
+        actions=actions,
+        shared=_shared_cache(environment, keys, store, actions, events),
         events=events,
         read_only=True,
     )
+
+
+def _shared_cache(
+    environment: Environment, keys: Keys, store: LocalStore, actions: ActionCache, events: Stream
+) -> SharedCache | None:
+    """The cache that machines share, if there is one; trouble with it is a warning."""
+    if environment.shared_cache is None:
+        return None
+
+    def trouble(error: StoreError) -> None:
+        events.emit(Warned(message=str(error)))
+
+    return SharedCache(environment.shared_cache, mac_key=keys.record_key(), store=store, actions=actions, trouble=trouble)
 
 
 class ReadingActions(ActionCache):

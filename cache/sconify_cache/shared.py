@@ -81,6 +81,21 @@ class SharedCache:
             self.traffic.taken += 1
         return record
 
+    def offered(self, key: Digest) -> Record | None:
+        """The record that `recall` would take over, by the lengths of its blobs; nothing is copied or kept."""
+        if not self._reads:
+            return None
+        try:
+            found = self._lookup(key)
+            if found is None:
+                return None
+            record, sizes = found
+            whole = all(self._store.has(digest) or self._has(digest, sizes.get(digest)) for digest in record.outputs.values())
+        except OSError as error:
+            self._give_up(error, reading=True)
+            return None
+        return record if whole else None
+
     def publish(self, record: Record) -> None:
         """Give the record of a public action, and before it its blobs, to the other machines."""
         if record.secret:
@@ -113,6 +128,12 @@ class SharedCache:
         else:
             with self._lock:
                 self.traffic.published += 1
+
+    def _has(self, digest: Digest, size: int | None) -> bool:
+        stream = None if size is None else self._files.open(_BLOBS, digest, size=size)
+        if stream is not None:
+            stream.close()
+        return stream is not None
 
     def _is_there(self, digest: Digest, size: int) -> bool:
         """Whether the folder has the very bytes. To read them costs less than to leave a poisoned blob to everybody."""

@@ -54,26 +54,23 @@ def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explan
     from sconify_dodo.front import make_build
     from sconify_dodo.project_build import read_project
     from sconify_tasks.environment import read_environment
-    from sconify_tasks.errors import UnavailableError
     from sconify_tasks.events import Stream
-    from sconify_tasks.explain import Explanation, explain
+    from sconify_tasks.explain import explain
     from sconify_tasks.world import look_at_world
 
     environment = read_environment(os.environ)
     ordered = read_project(environment, file=file, patterns=patterns)
     world = look_at_world(environment, project=ordered.project.name, events=Stream([screen]))
     found: list[Explanation] = []
+    delivered: set[str] = set()
     try:
         for order in ordered.orders:
-            stale = tuple(name for name in order.upstream if any(one.image == name and one.state != "cached" for one in found))
-            if stale:
-                found.append(Explanation(image=order.name, step="native or base image", state="waits", waits=stale))
             build = make_build(world, order)
             try:
-                found += explain(build)
-            except UnavailableError:
-                if not stale:  # else it is yet to be made
-                    raise
+                said = explain(build, after=tuple(name for name in order.upstream if name in delivered))
+                found += said
+                if any(one.step == "deliver" and one.state != "cached" for one in said):
+                    delivered.add(order.name)
             finally:
                 build.close()
     finally:
@@ -86,7 +83,8 @@ def _as_text(explained: Iterable[Explanation]) -> str:
 
     lines: list[str] = []
     for one in explained:
-        waits = f" for {', '.join(one.waits)}" if one.state == "waits" else ""
+        for_what = [*one.waits, *(f"the image {clean(name)}" for name in one.images)]
+        waits = f" for {', '.join(for_what)}" if one.state == "waits" else ""
         lines.append(f"{clean(one.image)}: {one.step} {one.state}{waits}" + (":" if one.reasons else ""))
         lines += [f"    {clean(reason)}" for reason in one.reasons]
     return "".join(f"{line}\n" for line in lines)
@@ -98,5 +96,6 @@ def _as_json(explained: Iterable[Explanation]) -> str:
     images: dict[str, list[dict[str, Any]]] = {}
     for one in explained:
         step = {"step": one.step, "state": one.state, "reasons": plain(one.reasons), "waits": plain(one.waits)}
+        step["images"] = plain(one.images)
         images.setdefault(one.image, []).append(step)
     return json.dumps({"v": VERSION, "images": [{"image": name, "steps": steps} for name, steps in images.items()]}) + "\n"

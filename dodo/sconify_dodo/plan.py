@@ -7,11 +7,10 @@ from typing import Any
 
 from sconify_tasks.graph import STEPS
 from sconify_tasks.graph_binary_fs import with_binary_fs
-from sconify_tasks.step import Step
+from sconify_tasks.step import IMAGES, Step
 
 GROUP = "sconify"
 """How the names of all tasks begin: `sconify:IMAGE:STEP`."""
-_IMAGES = frozenset({"external.native", "external.base"})
 
 
 def plan(options: Mapping[str, Any]) -> tuple[Step, ...]:
@@ -23,4 +22,4 @@ def plan(options: Mapping[str, Any]) -> tuple[Step, ...]:
 
 def takes_an_image(step: Step) -> bool:
     """Whether the step looks at an image that another one of the project may deliver: then it waits for that."""
-    return not _IMAGES.isdisjoint(step.inputs.values())
+    return not IMAGES.isdisjoint(step.inputs.values())

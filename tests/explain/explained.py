@@ -41,9 +41,9 @@ def build(native: Path, place: Place, *, variables: Mapping[str, str] | None = N
     return Said(code=code, events=tuple(recorder.events))
 
 
-def look(native: Path, place: Place, **given: Value) -> dict[str, Explanation]:
+def look(native: Path, place: Place, *, variables: Mapping[str, str] | None = None, **given: Value) -> dict[str, Explanation]:
     """What `doit explain` finds."""
-    world = look_at_world(read_environment(place.variables()), project="tests", events=Stream())
+    world = look_at_world(read_environment(place.variables(**(variables or {}))), project="tests", events=Stream())
     made = make_build(world, order_for(native, place, **given))
     try:
         return {one.step: one for one in explain(made)}
