@@ -73,10 +73,12 @@ def building(folder: Path) -> Iterator[lease.Lease]:
 
     Only what was found (`has`, `path`) after the lease was taken is safe. A run that finds nothing to do relies on
     nothing and needs none: so it writes nothing. One that does takes the lease and asks again for what it will use.
+    Leases of dead builds go on this occasion.
     """
     leases = folder / _LEASES
     make_private(folder)
     make_private(leases)
+    running(folder)
     with lease.held(leases) as own:
         yield own
 

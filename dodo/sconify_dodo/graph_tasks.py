@@ -8,13 +8,13 @@ was told to forget runs again, and takes what the cache has.
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidDodoFile, TaskFailed
@@ -71,7 +71,10 @@ def _image_tasks(opened: _Opened, order: Order) -> Iterator[dict[str, Any]]:
 
 @dataclass(slots=True, kw_only=True)
 class _Opened:
-    """The world and the builds, opened by the first task that needs them and closed with the process."""
+    """The world and the builds, opened by the first task that needs them and closed with the process.
+
+    `doit run -n 2 -P process` runs tasks in forks: what a fork finds open is its parent's, and held until its end.
+    """
 
     environment: Environment
     project: Project
@@ -80,6 +83,8 @@ class _Opened:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _stack: ExitStack = field(default_factory=ExitStack)
     _builds_run: bool = False
+    _process: int = field(default_factory=os.getpid)
+    _parents: list[object] = field(default_factory=list)
 
     def action(self, order: Order, step: Step) -> Callable[[], dict[str, bool] | TaskFailed]:
         def run() -> dict[str, bool] | TaskFailed:
@@ -121,6 +126,8 @@ class _Opened:
 
     def _build(self, order: Order, *, runs: bool = False) -> Build:
         with self._lock:
+            if self._process != os.getpid():
+                self._begin_in_fork()
             if self._world is None:
                 self._world = self._open()
             if runs and not self._builds_run:
@@ -131,6 +138,11 @@ class _Opened:
                 self._stack.callback(self._builds[order.name].close)
             return self._builds[order.name]
 
+    def _begin_in_fork(self) -> None:
+        self._parents += [self._world, self._builds, self._stack]
+        self._world, self._builds, self._stack, self._builds_run = None, {}, ExitStack(), False
+        self._process = os.getpid()
+
     def _open(self) -> World:
         from sconify_tasks.events import Stream
         from sconify_tasks.ui import lines
@@ -139,7 +151,7 @@ class _Opened:
         screen = lines(sys.stderr, no_color=self.environment.no_color)
         world = open_world(self.environment, project=self.project.name, events=Stream([screen]))
         self._stack.callback(world.close)
-        atexit.register(self._stack.close)
+        Finalize(None, self._stack.close, exitpriority=0)  # at the end of a fork too, where atexit is not heard
         return world
 
 

@@ -13,6 +13,7 @@ from cli.commands import BIN, Ended, run, variables
 from cli.test_doit_sconify import PROJECT, built
 
 LOADER = "[GLOBAL]\nloader = sconify\n"
+TOML = '[tool.doit]\nloader = "sconify"\n'
 DODO = """\
 from sconify_dodo.dodo import task_sconify_images
 DOIT_CONFIG = {"backend": "sconify", "dep_file": "state.db"}
@@ -22,11 +23,13 @@ def task_own():
 OWN = "def task_own():\n    return {'actions': ['echo own'], 'verbosity': 2}\n"
 
 
-@pytest.fixture(params=["loader", "loader beside a dodo.py", "dodo.py"])
+@pytest.fixture(params=["pyproject.toml", "loader beside a dodo.py", "dodo.py"])
 def project(request, native, place: Place) -> Place:
     (place.folder / "sconify.yaml").write_text(PROJECT)
     if request.param == "dodo.py":
         (place.folder / "dodo.py").write_text(DODO)
+    elif request.param == "pyproject.toml":
+        (place.folder / "pyproject.toml").write_text(TOML)
     else:
         (place.folder / "doit.cfg").write_text(LOADER)
     if "beside" in request.param:
@@ -84,6 +87,21 @@ def test_clean_removes_what_was_made_outside_and_nothing_else(project: Place):
     assert (project.resources / "api" / "session.yml").exists()
     ended = doit(project, "run", "sconify:web")
     assert set(re.findall(r"web: (\w+) done", ended.stderr)) == {"deliver", "resources"}
+
+
+def test_processes_of_doits_own_make_the_images_and_leave_nothing_behind(native, place: Place):
+    (place.folder / "doit.cfg").write_text(LOADER)
+    (place.folder / "sconify.yaml").write_text(PROJECT)
+    leases = place.cache / "store" / "leases"
+    assert doit(place, "run", "-n", "2", "sconify:web", "sconify:api").code == 0
+    assert list(leases.iterdir()) == []
+    assert statuses(place, "web") == statuses(place, "api") == {"U"}
+    write(native / "app" / "secret", b"changed")
+    (leases / "1-of-a-build-that-was-killed.lease").write_text("0 pid 1\n")
+    ended = doit(place, "run", "-n", "2", "sconify:web")
+    assert ended.code == 0, ended.stderr
+    assert "web: encrypt done" in ended.stderr
+    assert list(leases.iterdir()) == []
 
 
 def test_clean_of_one_tag_leaves_the_layouts_other_images_whole(native, place: Place):
