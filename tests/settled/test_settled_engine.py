@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from build.small_image import Place
-from settled.test_nothing_to_do import run
+from cli.commands import Ended
+from settled.test_nothing_to_do import ran, run
 from settled.watched import planned
 
+LISTING = "GET /images/json HTTP/1.0"
 PROJECT = """\
 version: 1
 project: shop
@@ -66,20 +68,48 @@ def hand_on(one: socket.socket, other: socket.socket, lines: list[str] | None) -
         other.shutdown(socket.SHUT_WR)
 
 
-def test_the_engine_is_asked_once_for_all_images(engine, heard: Heard, native: Path, place: Place):
+@pytest.fixture
+def targets(engine, native: Path, place: Place) -> tuple[str, str]:
+    """A project from the engine and into it, and the names that its images get there."""
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.add(native, arcname=".")
     source = engine.import_rootfs(tar.getvalue(), changes=['CMD ["/bin/prog"]'])
-    text = PROJECT.replace("NATIVE", source).replace("FIRST", engine.name("first")).replace("SECOND", engine.name("second"))
+    names = engine.name("first"), engine.name("second")
+    text = PROJECT.replace("NATIVE", source).replace("FIRST", names[0]).replace("SECOND", names[1])
     (place.folder / "sconify.yaml").write_text(text)
+    return names
+
+
+def settle(place: Place, heard: Heard) -> Ended:
+    """Build until no plan is made any more."""
+    for _ in range(4):
+        heard.lines.clear()
+        ended = run(place, DOCKER_HOST=heard.host)
+        assert ended.code == 0, ended.stderr
+        if not planned(ended):
+            break
+    assert not planned(ended)
+    return ended
+
+
+def test_the_engine_is_asked_once_for_all_images(targets, heard: Heard, place: Place):
     first = run(place, DOCKER_HOST=heard.host)
     assert first.code == 0, first.stderr
     assert len(heard.lines) > 1
-    for _ in range(3):
-        heard.lines.clear()
-        ended = run(place, DOCKER_HOST=heard.host)
-        if not planned(ended):
-            break
-    assert (ended.code, ended.stdout, planned(ended)) == (0, first.stdout, False), ended.stderr
-    assert heard.lines == ["GET /images/json HTTP/1.0"]
+    assert settle(place, heard).stdout == first.stdout
+    assert heard.lines == [LISTING]
+    heard.lines.clear()
+    looked = run(place, "-v", DOCKER_HOST=heard.host)
+    assert (looked.code, looked.stdout, planned(looked)) == (0, first.stdout, True)
+    assert heard.lines == [LISTING], "also where a plan is made"
+
+
+def test_what_was_removed_from_the_engine_is_delivered_again(targets, engine, heard: Heard, place: Place):
+    settled = settle(place, heard)
+    before = [engine.client.api.inspect_image(name)["Id"] for name in targets]
+    engine.client.images.remove(targets[1], force=True)
+    ended = run(place, DOCKER_HOST=heard.host)
+    assert (ended.code, ended.stdout) == (0, settled.stdout), ended.stderr
+    assert ran(ended) == {"web: deliver"}
+    assert [engine.client.api.inspect_image(name)["Id"] for name in targets] == before
