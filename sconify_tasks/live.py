@@ -98,7 +98,9 @@ class Live:
     def _move(self, event: Progressed) -> None:
         task = self._running.get((event.image, event.step))
         if task is not None and self._progress is not None:
-            self._progress.update(task, completed=event.done, total=event.total or None)
+            # For rich a new total is a new beginning, without a rate; one that only follows what is done is none.
+            total = event.total if event.total > event.done else None
+            self._progress.update(task, completed=event.done, total=total)
 
     def _end(self, image: str, step: str) -> None:
         if self._progress is None:

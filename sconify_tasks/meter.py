@@ -36,7 +36,8 @@ class Meter:
         """Note `count` bytes more, of `total` in all where that is known."""
         with self._lock:
             self.done += count
-            self.total = max(self.done, self.total if total is None else total)
+            known = self.total if total is None else total
+            self.total = max(self.done, known) if known else 0
             now = self.clock()
             if now < self._due:
                 return

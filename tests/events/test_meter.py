@@ -33,7 +33,14 @@ def test_the_last_event_says_everything_and_none_says_less_than_the_one_before(c
     told = [event.done for event in events]
     assert told == sorted(told)
     assert (told[-1] if told else 0) == sum(count for count, _ in chunks)
-    assert all(isinstance(event, Progressed) and event.total >= event.done for event in events)
+    assert all(isinstance(event, Progressed) and event.total == 0 for event in events), "nobody knows it"
+
+
+def test_a_total_that_turns_out_too_small_follows_what_is_done():
+    found, events = meter(range(3))
+    for _ in range(3):
+        found.progress(10, 15)
+    assert [(event.done, event.total) for event in events] == [(10, 15), (20, 20), (30, 30)]
 
 
 def test_a_step_that_says_nothing_makes_no_event():

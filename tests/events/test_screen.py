@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
-from build.small_image import write
+from build.small_image import convert, write
 from cli.commands import BIN, TIMEOUT, arguments, run, variables
 
 from sconify_dodo.machine_options import MACHINE_OPTIONS
-from sconify_tasks.events import LayerDelivered, PlanMade, RunFinished, StepFinished, StepStarted
+from sconify_tasks.events import LayerDelivered, PlanMade, Progressed, RunFinished, StepFinished, StepStarted
+from sconify_tasks.live import Live
+from sconify_tasks.observers import screen_for
 from sconify_tasks.option_table import BY_NAME
 from sconify_tasks.summary import Ran, Summary, critical_path, size
 
@@ -126,3 +130,31 @@ def test_the_critical_path_is_the_longest_chain_also_through_images_and_steps_th
 @pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (10**15, "1000.0 TB")])
 def test_bytes_are_shown_in_powers_of_a_thousand(number, text):
     assert size(number) == text
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_running_step_shows_how_many_bytes_it_has_done_and_how_fast(native, place, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    write(native / "app" / "big", b"protected " * 2_000_000)
+    terminal = Terminal()
+    screen = screen_for(terminal, {"TERM": "xterm"})
+    assert isinstance(screen, Live)
+
+    def show(event):
+        screen(event)
+        if isinstance(event, Progressed):
+            screen._progress.refresh()  # as it is from time to time
+
+    assert convert(native, place, react=show).code == 0
+    screen.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    lines = [line.strip() for line in re.split(r"[\r\n]+", shown)]
+    rate = r"[0-9]+\.[0-9] [kMGT]?B/s +0:00:[0-9]{2}"
+    assert any(re.fullmatch(rf"small: encrypt +\S+ +20\.1 MB/20\.1 MB {rate}", line) for line in lines), lines
+    assert any(re.fullmatch(rf"small: files +20\.1 MB {rate}", line) for line in lines), "its total is not known before"
