@@ -102,7 +102,7 @@ _BASH = """\
 # Names of images; and of tasks, also where they have colons.
 _${program}_named()
 {
-    local cur prev words cword word file=() names
+    local cur prev words cword word file=() names=""
     COMPREPLY=()
     _get_comp_words_by_ref -n := cur prev words cword
     for word in "${words[@]:1:cword-1}"; do

@@ -83,6 +83,21 @@ def test_what_one_machine_made_another_takes_over_and_keeps(first, second, share
     assert (first.warnings, second.warnings) == ([], [])
 
 
+def test_what_is_offered_is_what_would_be_taken_over_and_nothing_is_copied(first, second, shared, tmp_path):
+    record = first.made()
+    first.cache.publish(record)
+    assert second.cache.offered(name(1)) == record
+    assert second.cache.offered(name(2)) is None
+    assert (second.kept(), second.actions.lookup(name(1)), second.cache.traffic.taken) == (set(), None, 0)
+    assert Machine(tmp_path / "stranger", shared, key=bytes(32)).cache.offered(name(1)) is None
+    overwrite(one(shared, "blobs"), DATA[:-1])
+    assert second.cache.offered(name(1)) is None
+    assert second.cache.recall(name(1)) is None
+    shutil.rmtree(shared)
+    assert second.cache.offered(name(1)) is None
+    assert len(second.warnings) == 1
+
+
 def test_a_blob_is_read_once_when_it_is_taken_over_and_not_at_all_when_it_is_here(first, second, monkeypatch):
     record = first.made()
     first.cache.publish(record)
