@@ -49,6 +49,9 @@ KINDS = {
     "stripped": ("-pie", "-fPIE", "-s"),
     "without section headers": ("-pie", "-fPIE"),
 }
+EMBEDDED = ("dynamic PIE with a library of its own", "static")
+# Where the libraries are not embedded, they are copied, and verified by digests that are measured with the embedded files.
+BESIDE = {"dir": MODES["dir"], "binary-fs": (*MODES["binary-fs"], "--disable-binary-fs-defaults")}
 
 
 def compiled(root: Path, compiler: str, *arguments: str) -> None:
@@ -81,13 +84,13 @@ def converted(lab: Lab, root: Path, *arguments: str) -> str:
     return lab.convert("program", "--binary=/opt/bin/program", "--command=/opt/bin/program x", *arguments, source=f"dir:{root}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_program_reads_its_secret_however_it_is_linked(kind, lab, need, tmp_path):
+@pytest.mark.parametrize(("kind", "mode"), [*((kind, "dir") for kind in KINDS), *((kind, "binary-fs") for kind in EMBEDDED)])
+def test_a_program_reads_its_secret_however_it_is_linked(kind, mode, lab, need, tmp_path):
     compiled(tmp_path, need("gcc"), *KINDS[kind])
     if kind == "without section headers":
         without_sections(tmp_path / "opt/bin/program")
     with_glibc(tmp_path)
-    image = converted(lab, tmp_path, "--dir=/app")
+    image = converted(lab, tmp_path, *MODES[mode])
     for options in USERS.values():
         assert lab.run(image, *options).told == TOLD
 
@@ -112,6 +115,11 @@ def test_a_musl_program_finds_its_library_by_musl_s_rules(mode, lab, need, tmp_p
         assert lab.run(image, *options).told == TOLD
 
 
+def test_the_libraries_are_beside_what_is_encrypted_or_embedded_and_the_program_finds_them(with_library, lab):
+    for options in USERS.values():
+        assert lab.run(with_library, *options).told == TOLD
+
+
 @pytest.mark.parametrize("library", ["/opt/lib/libanswer.so", "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"])
 def test_a_library_that_was_changed_in_the_image_is_refused(library, with_library, lab):
     from main_job.containers import Change, changed
@@ -124,12 +132,12 @@ def test_a_library_that_was_changed_in_the_image_is_refused(library, with_librar
     assert library in ended.stderr
 
 
-@pytest.fixture(scope="module")
-def with_library(lab, need, tmp_path_factory):
+@pytest.fixture(scope="module", params=BESIDE)
+def with_library(request, lab, need, tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     compiled(root, need("gcc"), *KINDS["dynamic PIE with a library of its own"])
     with_glibc(root)
-    return converted(lab, root, "--dir=/app")
+    return converted(lab, root, *BESIDE[request.param])
 
 
 @pytest.fixture(scope="module")
