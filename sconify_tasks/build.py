@@ -24,7 +24,7 @@ from sconify_cache.keys import Action, facts_digest, secret_id
 from sconify_cache.record import Record
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
-from sconify_tasks.events import StepExplained, StepFailed, StepFinished, StepStarted
+from sconify_tasks.events import Detail, StepExplained, StepFailed, StepFinished, StepStarted
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.meter import Meter
 from sconify_tasks.options import Options, is_secret
@@ -97,6 +97,9 @@ class Build:
         self.world.actions.remember(self.scope, record)
         self._latest.pop(step.name, None)
         self.settled[step.name] = outputs
+        if self.world.verbose:
+            for message in outputs.details(self.world.store):
+                self.world.events.emit(Detail(image=self.name, message=message))
         return True
 
     def cut_off(self, step: Step) -> bool:
@@ -303,7 +306,8 @@ class Build:
                 self._mend(maker, error.digest)
             else:
                 context.meter.finish()
-                return outputs, dict(context.meter.counts)
+                assert step.secret or not context.told, f"{step.name} is public: it may not name anything of the native image"
+                return outputs.with_details(context.told, self.world.store), dict(context.meter.counts)
 
     def _maker(self, digest: Digest) -> Step | None:
         made = (step for step in self.steps if step.name in self.settled)

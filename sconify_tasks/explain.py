@@ -39,7 +39,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """One step. `state` is `cached`, `run`, or `waits`: it runs unless what it waits for gives what it gave before.
 
     What a `shared` step yields is not on this machine: the next build takes it over from the shared cache. A step waits for
-    the steps in `waits`, and for the `images` that are delivered anew before it looks at them.
+    the steps in `waits`, and for the `images` that are delivered anew before it looks at them. `details` are
+    what a cached step told those who asked for them.
     """
 
     image: str
@@ -48,6 +49,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
 
 
 class Before(Struct, frozen=True, kw_only=True):
@@ -86,7 +88,7 @@ def explain(build: Build, *, after: tuple[str, ...] = ()) -> tuple[Explanation, 
     unknown = IMAGES if after else frozenset[str]()
     found: list[Explanation] = []
     for step in build.steps:
-        state, reasons = "cached", tuple[str, ...]()
+        state, reasons, details = "cached", tuple[str, ...](), tuple[str, ...]()
         waits = tuple(sorted(name for name in step.upstream() if name not in build.settled))
         images = () if unknown.isdisjoint(step.inputs.values()) else after
         if waits or images:
@@ -95,7 +97,13 @@ def explain(build: Build, *, after: tuple[str, ...] = ()) -> tuple[Explanation, 
         elif not build.settle(step):
             reasons = reasons_for(build, step, before, look=True)
             state = "shared" if build.is_offered(step) else "run"
-        found.append(Explanation(image=build.name, step=step.name, state=state, reasons=reasons, waits=waits, images=images))
+        else:
+            details = build.settled[step.name].details(build.world.store)
+        found.append(
+            Explanation(
+                image=build.name, step=step.name, state=state, reasons=reasons, waits=waits, images=images, details=details
+            )
+        )
     return tuple(found)
 
 

@@ -33,7 +33,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="binary",
-        version=2,
+        version=3,
         inputs={"native": "external.native", "config": "inspect.config", "path_variable": "inspect.path"},
         reads=_SELECTION | {"binary", "command", "disable-binary-symlink-detection", "disable-pie-check"},
         secret=True,
@@ -54,7 +54,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="libraries",
-        version=1,
+        version=2,
         inputs={
             "native": "external.native",
             "binary": "binary.path",

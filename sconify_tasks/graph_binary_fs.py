@@ -10,7 +10,7 @@ from sconify_tasks.step import Step
 
 _EMBEDDED = Step(
     name="embedded",
-    version=4,
+    version=5,
     whole=frozenset({"embedded", "digests"}),
     inputs={
         "native": "external.native",

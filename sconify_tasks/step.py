@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,11 @@ from msgspec import Struct, field
 
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
+from sconify_cache.store import MissingBlobError
 from sconify_tasks.events import Detail, LayerDelivered, Noted, Warned
 
 if TYPE_CHECKING:
+    from sconify_cache.local import LocalStore
     from sconify_tasks.image.source import SourceImage
     from sconify_tasks.meter import Meter
     from sconify_tasks.options import OptionsView
@@ -31,6 +33,8 @@ IMAGES = frozenset({"external.native", "external.base"})
 Json = JSON
 Value = JSON
 # A Digest is a string of its own type: a blob among facts.
+DETAILS = "details"
+"""The blob of what a step told: no other step takes it."""
 
 
 class Outputs(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,20 @@ class Outputs(Struct, frozen=True, kw_only=True):
 
     def __getitem__(self, name: str) -> Value:
         return self.blobs[name] if name in self.blobs else self.facts[name]
+
+    def with_details(self, messages: Sequence[str], store: LocalStore) -> Outputs:
+        """The same, with what the step told those who ask for details: names of the native image, in a private blob."""
+        if not messages:
+            return self
+        kept = store.put(json.dumps(messages).encode(), private=True)
+        return Outputs(blobs={**self.blobs, DETAILS: kept}, facts=self.facts)
+
+    def details(self, store: LocalStore) -> tuple[str, ...]:
+        """What the step told; nothing where that is gone."""
+        try:
+            return tuple(json.loads(store.get(self.blobs[DETAILS]))) if DETAILS in self.blobs else ()
+        except MissingBlobError:
+            return ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +79,7 @@ class Context:
     signer: Callable[[], Signer]
     previous: Outputs | None = None
     meter: Meter
+    told: list[str] = field(default_factory=list)
 
     def progress(self, count: int, total: int | None = None) -> None:
         """Say that `count` bytes more were worked on, of `total` in all where that is known. Cheap: call it once a chunk."""
@@ -85,7 +104,8 @@ class Context:
         self.world.events.emit(Noted(image=self.image, message=message))
 
     def detail(self, message: str) -> None:
-        """Tell the user who asked for details; no secret may be in it."""
+        """Tell the user who asked for details, also when the step is cached; no secret may be in it."""
+        self.told.append(message)
         self.world.events.emit(Detail(image=self.image, message=message))
 
     def load(self, name: str) -> Any:

@@ -81,7 +81,7 @@ class Lines(Struct, frozen=True, kw_only=True):
         elif isinstance(event, Noted):
             text = f"{where}{clean(event.message)}"
         elif isinstance(event, Detail) and self.verbose:
-            text = "\n".join(clean(line) for line in event.message.split("\n"))
+            text = "\n".join(where + clean(line) for line in event.message.split("\n"))
         return text
 
     def _finished(self, event: StepFinished, where: str) -> str:

@@ -57,6 +57,7 @@ class World:
     shared: SharedCache | None = None
     events: Stream = field(default_factory=Stream)
     explain: bool = False
+    verbose: bool = False
     read_only: bool = False
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     sources: OpenedSources = field(default_factory=OpenedSources)
@@ -257,7 +258,13 @@ class World:
 
 
 def open_world(
-    environment: Environment, *, project: str, events: Stream, root_key_file: Path | None = None, explain: bool = False
+    environment: Environment,
+    *,
+    project: str,
+    events: Stream,
+    root_key_file: Path | None = None,
+    explain: bool = False,
+    verbose: bool = False,
 ) -> World:
     """Open the world of a project, once a run: what killed runs left in the store's scratch folder is removed.
 
@@ -272,7 +279,14 @@ def open_world(
     actions = ActionCache(environment.cache / "actions", mac_key=keys.record_key())
     shared = _shared_cache(environment, keys, store, actions, events)
     return World(
-        environment=environment, keys=keys, store=store, actions=actions, shared=shared, events=events, explain=explain
+        environment=environment,
+        keys=keys,
+        store=store,
+        actions=actions,
+        shared=shared,
+        events=events,
+        explain=explain,
+        verbose=verbose,
     )
 
 

@@ -103,8 +103,14 @@ def _build(options: Options, observation: Run, call: _Call, environment: Environ
     from sconify_tasks.world import open_world
 
     root_key_file = Path(options.text("root-key")) if options.text("root-key") else None
-    explain = options.flag("explain")
-    world = open_world(environment, project="", events=observation.stream, root_key_file=root_key_file, explain=explain)
+    world = open_world(
+        environment,
+        project="",
+        events=observation.stream,
+        root_key_file=root_key_file,
+        explain=options.flag("explain"),
+        verbose=options.flag("verbose"),
+    )
     try:
         order = Order(name="", options=options, resources=resources_folder(environment, call.folder))
         code = build_all(
@@ -113,7 +119,6 @@ def _build(options: Options, observation: Run, call: _Call, environment: Environ
             jobs=default_jobs(),
             keep_going=False,
             debug=options.flag("debug"),
-            verbose=options.flag("verbose"),
             keep=lambda builds: call.note(order, environment, builds),
         ).code
         if code == 0:

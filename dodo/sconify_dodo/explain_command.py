@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines (docs/explain.md)"}
+_VERBOSE = {
+    "name": "verbose",
+    "short": "v",
+    "long": "verbose",
+    "type": bool,
+    "default": False,
+    "help": "of cached steps too: by which rule each library was found, and what is not protected",
+}
 
 
 class Explain(Command):  # type: ignore[misc]
@@ -30,7 +38,7 @@ class Explain(Command):  # type: ignore[misc]
     doc_usage = "[IMAGE ...]"
     doc_description = "IMAGE is a name of sconify.yaml, or a pattern such as 'api-*'. Without one, all images are explained."
     execute_tasks = False
-    cmd_options = (PROJECT_FILE, _JSON, NO_COLOR)
+    cmd_options = (PROJECT_FILE, _JSON, _VERBOSE, NO_COLOR)
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""
@@ -39,7 +47,8 @@ class Explain(Command):  # type: ignore[misc]
         screen = lines(sys.stderr, no_color=opt_values["no_color"] or bool(os.environ.get("NO_COLOR")))
         try:
             explained = _explained(opt_values["project_file"], pos_args, screen)
-            sys.stdout.write(_as_json(explained) if opt_values["json"] else _as_text(explained))
+            as_asked = _as_json if opt_values["json"] else _as_text
+            sys.stdout.write(as_asked(explained, verbose=opt_values["verbose"]))
             sys.stdout.flush()
         except SconifyError as error:
             screen.error(error)
@@ -78,24 +87,27 @@ def _explained(file: str, patterns: Sequence[str], screen: Lines) -> list[Explan
     return found
 
 
-def _as_text(explained: Iterable[Explanation]) -> str:
+def _as_text(explained: Iterable[Explanation], *, verbose: bool) -> str:
     from sconify_tasks.ui import clean
 
     lines: list[str] = []
     for one in explained:
         for_what = [*one.waits, *(f"the image {clean(name)}" for name in one.images)]
         waits = f" for {', '.join(for_what)}" if one.state == "waits" else ""
-        lines.append(f"{clean(one.image)}: {one.step} {one.state}{waits}" + (":" if one.reasons else ""))
-        lines += [f"    {clean(reason)}" for reason in one.reasons]
+        told = (*one.reasons, *(one.details if verbose else ()))
+        lines.append(f"{clean(one.image)}: {one.step} {one.state}{waits}" + (":" if told else ""))
+        lines += [f"    {clean(line)}" for line in told]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _as_json(explained: Iterable[Explanation]) -> str:
+def _as_json(explained: Iterable[Explanation], *, verbose: bool) -> str:
     from sconify_tasks.event_log import plain
 
     images: dict[str, list[dict[str, Any]]] = {}
     for one in explained:
         step = {"step": one.step, "state": one.state, "reasons": plain(one.reasons), "waits": plain(one.waits)}
         step["images"] = plain(one.images)
+        if verbose:
+            step["details"] = plain(one.details)
         images.setdefault(one.image, []).append(step)
     return json.dumps({"v": VERSION, "images": [{"image": name, "steps": steps} for name, steps in images.items()]}) + "\n"

@@ -110,14 +110,13 @@ def build_all(
     jobs: int,
     keep_going: bool,
     debug: bool,
-    verbose: bool = False,
     settled: frozenset[str] = frozenset(),
     keep: Callable[[Mapping[str, Build]], None] = lambda _builds: None,
 ) -> Result:
     """Plan every image, and run what is stale. A run that finds nothing to do imports no doit.
 
     `settled` images are known to have nothing to do; `keep` is told the builds that are done, before they are closed.
-    `verbose` shows what was made: each Dockerfile, and each session with its secrets masked.
+    A verbose world shows what was made: each Dockerfile, and each session with its secrets masked.
     """
     check_targets(orders)
     kept = _kept(orders, settled)
@@ -127,7 +126,7 @@ def build_all(
     try:
         code = _run(world, builds, upstream, jobs=jobs, keep_going=keep_going, debug=debug)
         done = {name: build for name, build in builds.items() if all(step.name in build.settled for step in build.steps)}
-        if code == 0 and verbose:
+        if code == 0 and world.verbose:
             for order in orders:
                 _show(world, builds[order.name], order)
         keep(done)

@@ -80,7 +80,9 @@ def _build(
         for text in texts:
             screen.warn(f"{name}: {text}")
     orders = ordered.orders
-    world = open_world(environment, project=ordered.project.name, events=run.stream, explain=request.explain)
+    world = open_world(
+        environment, project=ordered.project.name, events=run.stream, explain=request.explain, verbose=request.verbose
+    )
     try:
         if recollection is None:  # the world has just made the root key
             recollection = recollect(environment, request.file, begun=begun)
@@ -91,7 +93,6 @@ def _build(
             jobs=request.jobs or default_jobs(),
             keep_going=request.keep_going,
             debug=False,
-            verbose=request.verbose,
             settled=frozenset() if request.look else keeper.settled(),
             keep=keeper.keep,
         )

@@ -191,11 +191,13 @@ def convert(
     jobs: int = 1,
     react: Callable[[Event], None] | None = None,
     variables: Mapping[str, str] | None = None,
+    verbose: bool = False,
     **given: Value,
 ) -> Outcome:
     """Run the real build of one image in this process."""
     recorder = Recorder(react=react)
     with world_of(place, recorder, **(variables or {})) as world:
+        world.verbose = verbose
         order = order_for(native, place, **given)
         code = build_all(world, [order], jobs=jobs, keep_going=False, debug=True).code
     if code == 0:

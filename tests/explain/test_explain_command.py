@@ -56,6 +56,22 @@ def test_a_built_project_is_cached_throughout_and_an_unknown_image_is_a_usage_er
     assert (ended.code, ended.stdout, len(ended.errors)) == (2, "", 1)
 
 
+def test_details_of_cached_steps_are_told_to_those_who_ask(native, project):
+    (project.folder / "sconify.yaml").write_text(PROJECT + "    plain: [/plain]\n    host-path: [/usr/share]\n")
+    assert run(project, ["doit", "sconify", "-v"]).code == 0
+    told = ["not protected: /plain, by --plain", "not protected: /usr/share, by --host-path"]
+    ended = run(project, ["doit", "explain", "-v"])
+    assert "api: files cached:\n" + "".join(f"    {line}\n" for line in told) in ended.stdout
+    assert "not protected" not in run(project, ["doit", "explain"]).stdout
+    (image,) = json.loads(run(project, ["doit", "explain", "-v", "--json"]).stdout)["images"]
+    assert {step["step"]: step["details"] for step in image["steps"] if step["details"]} == {"files": told}
+    for words in (["doit", "sconify", "-v"], ["doit", "sconify", "-v", "-n", "1"]):
+        again = run(project, words).stderr.splitlines()
+        assert [line for line in again if "not protected" in line] == [f"api: {line}" for line in told]
+    write(native / "app" / "secret", b"changed")
+    assert run(project, ["doit", "sconify", "-v"]).stderr.count("not protected: /plain") == 1
+
+
 def test_a_build_that_explains_itself_also_says_what_was_cached(native, project):
     write(native / "app" / "secret", b"changed")
     ended = run(project, ["doit", "sconify", "--explain"])

@@ -59,7 +59,7 @@ def _put(root, path, source):
 def made(root, place, **given):  # noqa: F811
     """Convert: the program at /opt/bin/program unless `binary` says otherwise, started by its own name."""
     binary = given.setdefault("binary", "/opt/bin/program")
-    return convert(root, place, plain=(), **{"command": binary, "disable_pie_check": True, **given})
+    return convert(root, place, **{"plain": (), "command": binary, "disable_pie_check": True, **given})
 
 
 def files(place):  # noqa: F811
@@ -105,6 +105,23 @@ def test_each_library_is_told_with_the_rule_that_found_it_and_who_needs_it(root,
     assert f"library /{LOADER}, by the interpreter that it names, needed by /opt/bin/program and 1 more" in [
         line.replace(", /lib/x86_64-linux-gnu/libc.so.6", " and 1 more") for line in told
     ]
+
+
+@pytest.mark.parametrize(
+    "how", [{"plain": ("/plain",)}, {"dir": (), "binary_fs": True, "fs_dir": ("/app",), "plain": ("/plain",)}]
+)
+def test_what_was_told_of_libraries_and_of_what_is_not_protected_is_told_of_cached_steps_too(how, root, place):  # noqa: F811
+    write(root / "plain/readme", b"anybody may read this\n")
+    first = details(made(root, place, host_path=("/usr/share",), **how))
+    assert {"not protected: /plain, by --plain", "not protected: /usr/share, by --host-path"} <= set(first)
+    assert any(line.startswith("library /opt/bin/../lib/libanswer.so, by the RUNPATH of ") for line in first)
+    again = made(root, place, host_path=("/usr/share",), verbose=True, **how)
+    assert (again.code, again.ran) == (0, set())
+    assert [line for line in details(again) if "\n" not in line] == first  # besides the session and the Dockerfile
+    again = made(root, place, host_path=("/usr/share",), stack=2 << 20, verbose=True, **how)
+    assert "sign" in again.ran
+    assert [line for line in details(again) if "\n" not in line] == first
+    assert details(made(root, place, host_path=("/usr/share",), **how)) == []
 
 
 def test_a_missing_library_names_who_needs_it_and_where_it_could_be_named(root, place):  # noqa: F811

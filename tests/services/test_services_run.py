@@ -123,7 +123,9 @@ def test_redis_keeps_what_it_is_given_and_saves_in_the_background(mode, lab):
                 time.sleep(0.1)
             assert said["rdb_last_bgsave_status"] == "ok"
             measured = _benchmarked(lab, port)
-            assert all(re.search(rf"^{name}: [1-9][\d.]* requests per second", measured, re.MULTILINE) for name in ("SET", "GET"))
+            assert all(
+                re.search(rf"^{name}: [1-9][\d.]* requests per second", measured, re.MULTILINE) for name in ("SET", "GET")
+            )
 
 
 @pytest.mark.parametrize("mode", MODES)
