@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from sconify_tasks.inspection.compare import flat
 from sconify_tasks.inspection.report import Report
 from sconify_tasks.ui import clean
 
+_FILES = 100
+"""How many embedded files are listed: there may be thousands, and the JSON has them all."""
+
 
 def report_lines(report: Report) -> Iterator[str]:
-    """One `name: value` a line, aligned."""
+    """One `name: value` a line, aligned; then the enclave's regions, and the first embedded files."""
     document = {key: value for key, value in report.document.items() if key not in {"v", "problems", "enclave"}}
-    if embedded := document.get("embedded"):
-        document["embedded"] = {key: value for key, value in embedded.items() if key != "files"}  # thousands: JSON has them
+    files = document.get("embedded", {}).get("files", {})
+    if files:
+        document["embedded"] = {key: value for key, value in document["embedded"].items() if key != "files"}
     document["verified"] = "yes: signature and measurement" if not report.problems else "NO: " + "; ".join(report.problems)
     yield from _aligned(flat(document))
     enclave = report.document["enclave"]
     yield f"enclave of {enclave['size']} bytes:"
     for region in enclave["regions"]:
         yield f"  {region['offset']:#010x} {region['size']:>10} {region['permissions']} {region['what']}"
+    if files:
+        yield "embedded files:"
+        yield from (f"  {clean(path)}" for path in islice(files, _FILES))
+        if len(files) > _FILES:
+            yield f"  and {len(files) - _FILES} more"
 
 
 def comparison_lines(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[str]:

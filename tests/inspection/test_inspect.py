@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 
 import pytest
-from build.small_image import SECRET, convert
+from build.small_image import SECRET, convert, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspection.commands import run
@@ -56,10 +57,70 @@ def test_an_image_tells_everything_that_needs_no_key(made):
 
 
 def test_the_text_says_the_same_as_the_json(made):
-    text = look(made, f"oci:{made.layout}:small").stdout
-    found = json.loads(look(made, "--json", f"oci:{made.layout}:small").stdout)
-    for value in (found["mrenclave"], found["mrsigner"], found["config"]["cas_spki"], "yes: signature and measurement"):
-        assert value in text
+    text, found = both(made, f"oci:{made.layout}:small")
+    assert "embedded" not in text
+    assert said(text) == values(found)
+    assert text[-len(found["enclave"]["regions"]) - 1 :] == enclave(found)
+    assert said(text)["signature.attributes"] == "MODE64BIT DEBUG"
+
+
+def test_the_text_lists_the_first_hundred_embedded_files_and_counts_the_rest(made, native, place):
+    given = {"binary_fs": True, "dir": (), "fs_dir": ("/app",)}
+    assert convert(native, place, **given).code == 0
+    text, found = both(made, f"oci:{place.layout}:small")
+    files = list(found["embedded"]["files"])
+    assert files == ["/app/run", "/app/secret", "/app/sub/other"]
+    assert text[-4:] == ["embedded files:", *(f"  {path}" for path in files)]
+    assert said(text) == values(found)
+    for number in range(130):
+        write(native / f"app/many/{number:03}", b"")
+    assert convert(native, place, **given).code == 0
+    text, found = both(made, f"oci:{place.layout}:small")
+    files = list(found["embedded"]["files"])
+    assert text[-102:] == ["embedded files:", *(f"  {path}" for path in files[:100]), "  and 33 more"]
+    assert (files[0], len(files)) == ("/app/many/000", 133)
+
+
+def both(made, name):
+    """The lines of the text, and the JSON."""
+    return look(made, name).stdout.splitlines(), json.loads(look(made, "--json", name).stdout)
+
+
+def said(lines):
+    """The text's values by their names."""
+    pairs = (line.partition(":") for line in itertools.takewhile(lambda line: not line.startswith("enclave of"), lines))
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def values(found):
+    """What the text should say for the JSON, but for regions and files, which it lists."""
+    assert found.pop("v") == 1
+    assert found.pop("problems") == []
+    assert found.pop("verified") is True
+    told = {name: shown(value) for name, value in leaves(found) if not name.startswith(("enclave.", "embedded.files."))}
+    return {"verified": "yes: signature and measurement"} | told
+
+
+def shown(value):
+    if isinstance(value, list):
+        return " ".join(value)
+    return {"True": "yes", "False": "no", "None": "-", "": "-"}.get(str(value), str(value))
+
+
+def leaves(value, name=""):
+    """Every value in the JSON, under its dotted name."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from leaves(inner, f"{name}.{key}" if name else key)
+
+
+def enclave(found):
+    return [f"enclave of {found['enclave']['size']} bytes:"] + [
+        f"  {region['offset']:#010x} {region['size']:>10} {region['permissions']} {region['what']}"
+        for region in found["enclave"]["regions"]
+    ]
 
 
 def test_a_file_and_a_folder_are_looked_at_like_the_image(made, binary, tmp_path):
@@ -128,6 +189,7 @@ def test_embedded_files_are_all_to_be_seen_and_checked_and_a_changed_one_is_foun
     text = look(made, *images).stdout
     assert "embedded files that differ:\n  /app/\\x1b]0;title\\x07\\r\\x1b[2J\\xff: " in text
     assert "\n  /app/secret: " in text
+    assert "\n  /app/\\x1b]0;title\\x07\\r\\x1b[2J\\xff\n" in look(made, images[0]).stdout
     # What a name says to a terminal stays a name.
     assert not {"\x1b", "\x07", "\r"} & set(text + look(made, images[0]).stdout)
     image = OciSource(place.layout, "small")
