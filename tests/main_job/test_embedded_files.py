@@ -25,6 +25,7 @@ def embedded(workshop, native) -> str:
         "--fs-file=/bin/sh",
         "--fs-file=/bin/cat",
         "--host-path=/usr/share",
+        "--host-path=/data",
     )
 
 
@@ -157,6 +158,28 @@ tell(passwd=attempt(open, "/etc/passwd"), ls=os.path.exists("/bin/ls"), shell=os
     assert {"bin", "lib", "share"} <= set(told["usr"])
     assert not {"games", "include", "sbin", "src"} & set(told["usr"])
     assert told["folders"] == ["No such file or directory"] * len(told["shm"])
+
+
+@LEAST_OR_NOT
+def test_a_volume_is_seen_and_written_where_a_host_path_names_it_and_is_not_there_elsewhere(
+    least, embedded, containers, tmp_path
+):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "given").write_text("from outside")
+    volume.chmod(0o777)
+    program = """
+import os
+open("/data/kept", "w").write("from inside")
+os.mkdir("/data/folder")
+tell(given=read("/data/given"), listed=sorted(os.listdir("/data")), elsewhere=attempt(os.listdir, "/elsewhere"),
+     there=os.path.exists("/elsewhere/given"), root="elsewhere" in os.listdir("/"))
+"""
+    mounts = (f"--volume={volume}:/data", f"--volume={volume}:/elsewhere")
+    told = containers.run(embedded, program, *mounts, *(LEAST if least else ())).told
+    assert (told["given"], told["listed"]) == ("from outside", ["folder", "given", "kept"])
+    assert (told["elsewhere"], told["there"], told["root"]) == ("No such file or directory", False, False)
+    assert (volume / "kept").read_text() == "from inside"
 
 
 def test_programs_that_are_embedded_run_and_others_do_not(embedded, native, containers):

@@ -132,7 +132,7 @@ def java_image(lab: Lab) -> str:
 
     def make() -> str:
         rootfs = make_rootfs("bookworm-java", "openjdk-17-jre-headless,libecj-java,base-files")
-        base = engine.import_rootfs(rootfs)
+        base = engine.import_rootfs(rootfs, changes=[f"ENV PATH={_JAVA.removesuffix('/java')}:/usr/bin:/bin"])
         source = (APP / "Work.java").read_bytes()
         command = json.dumps([*_COMPILE, "-source", "11", "-target", "11", "-d", "/classes", "/Work.java"])
         compiled = engine.build(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from build.test_build_manifest import manifest_of
 
 from sconify_tasks.events import Detail
 from sconify_tasks.fspf.entries import Flag
+from sconify_tasks.image.oci import OciSource
+from sconify_tasks.inspection.report import inspect
+from sconify_tasks.inspection.subject import Subject
 
 LOADER, LIBC = "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"
 OWN, HIDDEN = "opt/lib/libanswer.so", "opt/hidden/libanswer.so"
@@ -69,6 +73,14 @@ def files(place):  # noqa: F811
         with tarfile.open(layer) as archive:
             found |= {member.name.lstrip("/"): member.linkname for member in archive}
     return found
+
+
+def embedded(place, binary):  # noqa: F811
+    """Paths of the files in the binary."""
+    file = place.folder / "sconified"
+    with closing(OciSource(place.layout, "small")) as image:
+        file.write_bytes(image.read(binary.encode(), limit=1 << 26))
+    return inspect(Subject(name="sconified", file=file)).document["embedded"]["files"].keys()
 
 
 def service(place):  # noqa: F811
@@ -148,6 +160,18 @@ def test_a_service_s_libraries_come_along_unless_that_is_disabled(root, place): 
     assert OS in files(place)
     assert f"/{OS}" in {entry.path.decode() for entry in manifest_of(place).entries}
     assert made(root, place, disable_copy_service_libraries=True, **python).code == 0
+    assert OS not in files(place)
+    assert service(place)["environment"]["PYTHONNOUSERSITE"] == "1"
+
+
+def test_with_binary_fs_a_service_s_libraries_are_embedded_unless_that_is_disabled(root, place):  # noqa: F811
+    python = {"binary": "/" + PYTHON, "binary_fs": True, "dir": (), "fs_dir": ("/app",)}
+    assert made(root, place, **python).code == 0
+    assert {"/app/secret", f"/{OS}"} <= embedded(place, "/" + PYTHON)
+    assert OS not in files(place)
+    assert made(root, place, disable_copy_service_libraries=True, **python).code == 0
+    assert embedded(place, "/" + PYTHON) >= {"/app/secret"}
+    assert f"/{OS}" not in embedded(place, "/" + PYTHON)
     assert OS not in files(place)
     assert service(place)["environment"]["PYTHONNOUSERSITE"] == "1"
 

@@ -104,11 +104,15 @@ def pem(key, encryption=None):
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
 
 
+DECRYPT = "decrypt it first: openssl pkey -in KEY -out PLAIN_KEY"
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
         pytest.param(lambda: pem(rsa.generate_private_key(65537, 2048)), "RSA-2048 with exponent 65537", id="2048 bits"),
         pytest.param(lambda: pem(rsa.generate_private_key(3, 2048)), "RSA-2048 with exponent 3", id="2048 bits, e = 3"),
+        pytest.param(lambda: pem(rsa.generate_private_key(65537, 3072)), "RSA-3072 with exponent 65537", id="e = 65537"),
         pytest.param(lambda: pem(ec.generate_private_key(ec.SECP256R1())), "not an RSA key", id="elliptic"),
         pytest.param(lambda: b"no key", "no private key", id="no PEM"),
         pytest.param(lambda: b"", "no private key", id="empty"),
@@ -124,7 +128,7 @@ def test_a_key_that_sgx_does_not_take_is_refused_with_the_way_to_a_right_one(key
     (tmp_path / "key.pem").write_bytes(key())
     with pytest.raises(UsageError, match=reason) as refusal:
         PemSigner.from_file(tmp_path / "key.pem")
-    assert "openssl" in refusal.value.hint
+    assert refusal.value.hint == (DECRYPT if reason == "encrypted" else MAKE_KEY)
     assert "key.pem" in refusal.value.message
 
 

@@ -130,6 +130,17 @@ def test_a_build_with_nothing_to_sign_neither_loads_the_key_nor_asks_for_its_pas
     assert "can't be decrypted" in outcome.failures["sign"]
 
 
+def test_a_passphrase_in_a_file_opens_the_key_of_a_build(native, place, key, tmp_path):
+    (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")
+    options = {"scone_signer": str(key.encrypted), "scone_signer_passphrase_file": str(tmp_path / "passphrase")}
+    assert convert(native, place, **options).code == 0
+    found = delivered(place)
+    assert (found.mrsigner, found.debug) == (mrsigner(load_public(key.public)), False)
+    (tmp_path / "passphrase").write_text("wrong\n")
+    outcome = convert(native, place, heap=1 << 20, **options)
+    assert (outcome.code, "can't be decrypted" in outcome.failures["sign"]) == (2, True)
+
+
 def test_a_token_signs_and_is_not_touched_again(native, place, token, key, monkeypatch):
     said = {"SCONIFY_SIGNER_PASSPHRASE": PIN, "SCONIFY_PKCS11_MODULE": MODULE, "SCONIFY_SIGNER": "pkcs11:object=signer"}
     assert convert(native, place, variables=said).code == 0
@@ -252,10 +263,13 @@ def test_what_can_not_sign_is_one_line_and_leaves_no_image(given, said, code, me
 def test_the_key_and_its_passphrase_are_in_no_image_no_cache_no_state_and_no_log(native, place, key):
     secrets = [*secrets_of(key), PASSPHRASE.encode()]
     for number, (pem, said) in enumerate(((key.pem, {}), (key.encrypted, {"SCONIFY_SIGNER_PASSPHRASE": PASSPHRASE}))):
-        words = arguments(native, place, f"--scone-signer={pem}", f"--heap={number + 1}M", "--verbose", "--debug")
+        logs = [f"--{kind}={place.folder}/{kind}-{number}" for kind in ("events", "trace")]
+        words = arguments(native, place, f"--scone-signer={pem}", f"--heap={number + 1}M", "--verbose", "--debug", *logs)
         ended = run(place, words, env=said)
         assert ended.code == 0, ended.stderr
         assert not [secret for secret in secrets if secret in ended.stderr.encode()]
+        assert '"sign"' in (place.folder / f"events-{number}").read_text()
+        assert '"sign"' in (place.folder / f"trace-{number}").read_text()
     for path in (*place.folder.rglob("*"), native):
         if path.is_file():
             content = path.read_bytes()

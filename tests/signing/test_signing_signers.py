@@ -237,9 +237,10 @@ class TestPublicKey:
         with pytest.raises(UsageError, match="no public key in PEM form"):
             load_public(tmp_path / "key")
 
-    def test_another_size_is_refused_with_the_command_that_makes_the_right_one(self, need, tmp_path):
-        subprocess.run([need("openssl"), "genrsa", "-out", tmp_path / "k", "2048"], check=True, capture_output=True)
+    @pytest.mark.parametrize("bits", ["2048", "3072"])
+    def test_another_size_or_exponent_is_refused_with_the_command_that_makes_the_right_one(self, bits, need, tmp_path):
+        subprocess.run([need("openssl"), "genrsa", "-out", tmp_path / "k", bits], check=True, capture_output=True)
         subprocess.run([need("openssl"), "pkey", "-in", tmp_path / "k", "-pubout", "-out", tmp_path / "p"], check=True)
-        with pytest.raises(UsageError, match="RSA-2048 with exponent 65537") as refusal:
+        with pytest.raises(UsageError, match=f"RSA-{bits} with exponent 65537") as refusal:
             load_public(tmp_path / "p")
         assert refusal.value.hint == MAKE_KEY
