@@ -88,7 +88,7 @@ STEPS: tuple[Step, ...] = (
             "epoch": "external.epoch",
         },
         reads=frozenset({"heap", "stack", "dlopen", "fork", "mprotect", "threads"})
-        | {"isvprodid", "isvsvn", "signing-date", "enclave-mode"},
+        | {"isvprodid", "isvsvn", "signing-date", "enclave-mode", "enclave-attributes"},
     ),
     Step(
         name="encrypt",

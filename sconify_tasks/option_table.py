@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sconify_tasks import option_types as kinds
 from sconify_tasks.option_types import Kind, Value
+from sconify_tasks.sgx.claims import ATTRIBUTES
 
 REQUIRED, OPTIONAL, ATTESTATION = "REQUIRED", "OPTIONAL", "ATTESTATION"
 DEFAULTS, BINARY_FS, SIGNING = "DISABLE DEFAULTS", "BINARY FILE SYSTEM", "SIGNING"
@@ -383,6 +384,14 @@ OPTIONS: tuple[Option, ...] = (
         metavar="MODE",
         help="whether the signature admits debug enclaves, or production ones only",
         default_text="production with --scone-signer, else debug",
+    ),
+    Option(
+        name="enclave-attributes",
+        kind=kinds.choice(*ATTRIBUTES),
+        group=SIGNING,
+        metavar="NAME",
+        repeat=True,
+        help=f"an attribute that the signature demands of the enclave: {', '.join(ATTRIBUTES)} (docs/signing.md)",
     ),
     Option(
         name="isvprodid",

@@ -31,6 +31,7 @@ def answer_quote(platform: SimulatedPlatform, request: Mapping[str, Any]) -> dic
 
 def report_of(mrenclave: bytes, signed: bytes, report_data: bytes) -> ReportBody:
     """Make the report that an enclave started with this SIGSTRUCT would make, DEBUG and with our marks."""
+    from sconify_tasks.sgx.claims import bits_of
     from sconify_tasks.sgx.measurement import EnclaveError
     from sconify_tasks.sgx.sigstruct import parse_sigstruct, verify_sigstruct
 
@@ -43,11 +44,13 @@ def report_of(mrenclave: bytes, signed: bytes, report_data: bytes) -> ReportBody
         raise RefusedError(
             f"the SIGSTRUCT is of enclave {sigstruct.mrenclave}, the quote was asked for {mrenclave.hex()}", code="bad-request"
         )
+    flags, xfrm = bits_of(sigstruct.attributes)
     return ReportBody(
         mr_enclave=mrenclave,
         mr_signer=bytes.fromhex(sigstruct.mrsigner),
         report_data=report_data,
-        flags=INIT | DEBUG | MODE64BIT,
+        flags=INIT | DEBUG | MODE64BIT | flags,
+        xfrm=xfrm,
         isv_prod_id=sigstruct.isv_prod_id,
         isv_svn=sigstruct.isv_svn,
         isv_family_id=SELF_REPORTED,

@@ -13,7 +13,7 @@ from sconify_tasks.errors import VerificationError
 from sconify_tasks.inspection.embedded import Embedded, inspect_embedded
 from sconify_tasks.inspection.subject import Subject
 from sconify_tasks.sconified import ELF, FILE_SYSTEM, Place, Sconified, read_sconified
-from sconify_tasks.sgx.claims import XFRM
+from sconify_tasks.sgx.claims import bits_of
 from sconify_tasks.sgx.layout import EXECUTE, READ, STACK_PAGES, THREAD_PAGES, WRITE, layout
 from sconify_tasks.sgx.measured_config import PAGE, MeasuredConfig
 from sconify_tasks.sgx.measurement import EnclaveError, MrEnclave
@@ -120,10 +120,14 @@ def _signature(sigstruct: Sigstruct) -> dict[str, Any]:
         "isvsvn": sigstruct.isv_svn,
         "date": f"{date[:4]}-{date[4:6]}-{date[6:]}",
         # The format has no others: `parse_sigstruct` refuses them.
-        "attributes": ["MODE64BIT", *(["DEBUG"] if sigstruct.debug else [])],
+        "attributes": ["MODE64BIT", *(["DEBUG"] if sigstruct.debug else []), *map(_attribute, sigstruct.attributes)],
         "kss": False,
-        "xfrm": XFRM,
+        "xfrm": bits_of(sigstruct.attributes)[1],
     }
+
+
+def _attribute(name: str) -> str:
+    return name.upper().replace("-", "_")
 
 
 def _enclave(subject: Subject, config: MeasuredConfig) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from sconify_tasks.sgx.claims import (
     MISC_MASK,
     MODE64BIT,
     SIGNED_SIZE,
-    XFRM,
     XFRM_MASK,
     Claims,
+    bits_of,
+    named,
     require_date,
 )
 from sconify_tasks.sgx.measurement import EnclaveError, MrEnclave
@@ -41,6 +42,7 @@ class Sigstruct(Struct, frozen=True, kw_only=True):
     mrenclave: MrEnclave
     isv_prod_id: int
     isv_svn: int
+    attributes: tuple[str, ...]
     raw: bytes
 
     @property
@@ -52,7 +54,12 @@ class Sigstruct(Struct, frozen=True, kw_only=True):
     def claims(self) -> Claims:
         """What is signed, without who signed it."""
         return Claims(
-            mrenclave=self.mrenclave, debug=self.debug, isv_prod_id=self.isv_prod_id, isv_svn=self.isv_svn, date=self.date
+            mrenclave=self.mrenclave,
+            debug=self.debug,
+            isv_prod_id=self.isv_prod_id,
+            isv_svn=self.isv_svn,
+            date=self.date,
+            attributes=self.attributes,
         )
 
     @property
@@ -74,9 +81,12 @@ def build_sigstruct(
     isv_prod_id: int = 0,
     isv_svn: int = 0,
     date: int = DEFAULT_DATE,
+    attributes: tuple[str, ...] = (),
 ) -> bytes:
     """Sign; the result is verified before it is returned. `date` is a number that reads yyyymmdd."""
-    claims = Claims(mrenclave=mrenclave, debug=debug, isv_prod_id=isv_prod_id, isv_svn=isv_svn, date=date)
+    claims = Claims(
+        mrenclave=mrenclave, debug=debug, isv_prod_id=isv_prod_id, isv_svn=isv_svn, date=date, attributes=attributes
+    )
     return assemble(claims, signer.modulus, signer.sign(claims.signed))
 
 
@@ -132,9 +142,10 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
     if exponent != EXPONENT:
         raise EnclaveError("exponent", f"the exponent of the SIGSTRUCT is {exponent}, not {EXPONENT}")
     debug = bool(attributes[0] & DEBUG)
-    expected = struct.Struct("<QQQQII").pack(
-        MODE64BIT | (DEBUG if debug else 0), XFRM, FLAGS_MASK ^ (DEBUG if debug else 0), XFRM_MASK, 0, MISC_MASK
-    )
+    demanded = named(*struct.Struct("<QQ").unpack(attributes))
+    flags, xfrm = bits_of(demanded)
+    bit = DEBUG if debug else 0
+    expected = struct.Struct("<QQQQII").pack(MODE64BIT | bit | flags, xfrm, FLAGS_MASK ^ bit, XFRM_MASK | xfrm, 0, MISC_MASK)
     if attributes + mask + struct.Struct("<II").pack(miscselect, miscmask) != expected:
         raise EnclaveError("attributes", "the SIGSTRUCT allows other enclave attributes than the format does")
     return Sigstruct(
@@ -145,6 +156,7 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
         mrenclave=MrEnclave(mrenclave.hex()),
         isv_prod_id=prod_id,
         isv_svn=svn,
+        attributes=demanded,
         raw=bytes(data),
     )
 

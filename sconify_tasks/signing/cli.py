@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sconify_tasks.errors import UsageError
 from sconify_tasks.inspection.cli import WHAT, Parser, ended
+from sconify_tasks.sgx.claims import ATTRIBUTES, attributes_of
 
 if TYPE_CHECKING:
     from sconify_tasks.sgx.claims import Claims
@@ -38,6 +39,13 @@ def _parser() -> Parser:
     data = commands.add_parser("data", allow_abbrev=False, help="write the 256 bytes that are to be signed to stdout")
     data.add_argument("what", metavar="IMAGE|FILE", help=WHAT)
     data.add_argument("--enclave-mode", choices=("production", "debug"), default="production", help="default: production")
+    data.add_argument(
+        "--enclave-attributes",
+        action="append",
+        choices=ATTRIBUTES,
+        metavar="NAME",
+        help="may be repeated (default: as they are)",
+    )
     data.add_argument("--isvprodid", type=int, metavar="INT", help="product id (default: as it is)")
     data.add_argument("--isvsvn", type=int, metavar="INT", help="security version number (default: as it is)")
     data.add_argument("--signing-date", type=int, metavar="YYYYMMDD", help="date in the signature (default: as it is)")
@@ -82,6 +90,8 @@ def _claims(found: Sigstruct, options: argparse.Namespace) -> Claims:
 
     asked = {"isv_prod_id": options.isvprodid, "isv_svn": options.isvsvn, "date": options.signing_date}
     given = {name: value for name, value in asked.items() if value is not None}
+    if options.enclave_attributes is not None:
+        given["attributes"] = attributes_of(options.enclave_attributes)
     return replace(found.claims, debug=options.enclave_mode == "debug", **given)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sconify_tasks.errors import UsageError
-from sconify_tasks.sgx.claims import Claims
+from sconify_tasks.sgx.claims import Claims, attributes_of
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.sgx.sgxs import measure
@@ -63,4 +63,5 @@ def _claims(context: Context, mrenclave: MrEnclave) -> Claims:
         isv_prod_id=options.number("isvprodid"),
         isv_svn=options.number("isvsvn"),
         date=options.number("signing-date") if options["signing-date"] else int(date),
+        attributes=attributes_of(options.texts("enclave-attributes")),
     )

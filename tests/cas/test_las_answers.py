@@ -7,9 +7,11 @@ import base64
 import pytest
 from cas.cas_support import MRENCLAVE, las_request, sigstruct
 from quotes.quote_support import NOW
+from sgx import sdm
 
 from sconify_tasks.cas.frames import RefusedError
 from sconify_tasks.cas.las import answer_quote
+from sconify_tasks.sgx.claims import attributes_of
 from sconify_tasks.sgx.measurement import MrEnclave
 from sconify_tasks.sgx.platform import new_platform
 from sconify_tasks.sgx.quote import parse_quote
@@ -39,6 +41,17 @@ def test_the_report_says_what_the_sigstruct_says_and_that_it_is_self_reported(pl
     assert report.report_data == b"\x05" * 64
     assert report.isv_family_id == b"SELF-REPORTED\0\0\0"
     assert report.config_id.startswith(b"SIMULATED")
+
+
+@pytest.mark.parametrize("name", ["provision-key", "einittoken-key", "avx", "avx512", "pkru", "amx"])
+def test_the_enclave_of_the_report_is_one_that_its_sigstruct_admits(name, platform):
+    signed = build_sigstruct(MrEnclave(MRENCLAVE), debug_signer(), debug=True, attributes=attributes_of([name]))
+    plain = build_sigstruct(MrEnclave(MRENCLAVE), debug_signer(), debug=True)
+    report = ask(platform, sigstruct=signed.hex())
+    assert sdm.admits(signed, report.flags, report.xfrm)
+    before = ask(platform, sigstruct=plain.hex())
+    assert sdm.admits(plain, before.flags, before.xfrm)
+    assert not sdm.admits(signed, before.flags, before.xfrm)
 
 
 def test_debug_is_set_even_for_a_production_signature(platform):

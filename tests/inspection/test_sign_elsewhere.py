@@ -46,7 +46,8 @@ def binary_of(layout, tag, tmp_path):
 
 def test_an_image_is_signed_on_another_machine_and_differs_in_one_layer_only(made, sign, key, tmp_path):
     image, signed = f"oci:{made.layout}:small", tmp_path / "signed"
-    data = command(made, "data", image, "--isvprodid", "9", "--isvsvn", "4", "--signing-date", "20260301").out
+    asked = ("--enclave-attributes", "amx", "--enclave-attributes", "einittoken-key")
+    data = command(made, "data", image, "--isvprodid", "9", "--isvsvn", "4", "--signing-date", "20260301", *asked).out
     assert len(data) == SIGNED_SIZE
     words = ("--signature", sign(data, key), "--key", key.public, "--data", tmp_path / "tbs", "--to", f"oci:{signed}:small")
     ended = command(made, "attach", image, *words)
@@ -61,6 +62,10 @@ def test_an_image_is_signed_on_another_machine_and_differs_in_one_layer_only(mad
     assert {**old.config.raw, "rootfs": None} == {**new.config.raw, "rootfs": None}
     inspected = run("sconify-inspect", "--json", f"oci:{signed}:small", home=made.folder)
     assert json.loads(inspected.stdout)["verified"] is True
+    told = json.loads(inspected.stdout)["signature"]
+    assert (told["attributes"], told["xfrm"]) == (["MODE64BIT", "EINITTOKEN_KEY", "AMX"], 0x60003)
+    again = command(made, "data", f"oci:{signed}:small").out
+    assert parse_signed_data(again).attributes == ("einittoken-key", "amx"), "they stay as they are"
 
 
 def test_without_options_the_data_is_for_production_and_attach_needs_no_copy_of_it(made, sign, key, tmp_path):

@@ -41,6 +41,8 @@ def signed(workshop, native, key):
         f"--scone-signer={key.pem}",
         "--isvprodid=3",
         "--isvsvn=5",
+        "--enclave-attributes=avx512",
+        "--enclave-attributes=provision-key",
     )
 
 
@@ -65,8 +67,10 @@ def test_an_enclave_of_the_signer_starts(signed, containers):
     assert containers.run(signed, PROGRAM).told == {"greeting": "hello from a protected file"}
 
 
-def test_one_with_a_higher_svn_that_was_signed_on_another_machine_starts_too(signed, containers, workshop, key, tmp_path):
-    image = sign_again(workshop, signed, key, tmp_path, "--isvsvn", "6")
+def test_one_with_a_higher_svn_and_other_attributes_that_was_signed_on_another_machine_starts_too(
+    signed, containers, workshop, key, tmp_path
+):
+    image = sign_again(workshop, signed, key, tmp_path, "--isvsvn", "6", "--enclave-attributes", "pkru")
     assert containers.run(image, PROGRAM).told == {"greeting": "hello from a protected file"}
 
 

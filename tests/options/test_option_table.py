@@ -20,7 +20,8 @@ UNDOCUMENTED = {"mprotect", "disable-pie-check", "enable-session-upload"}
 OURS = {
     *("cas-key", "platform", "toolchain", "key-epoch", "state", "cache", "shared-cache", "threads", "cas-root", "root-key"),
     *("explain", "events", "trace"),
-    *("scone-signer-public-key", "scone-signer-passphrase-file", "enclave-mode", "isvprodid", "isvsvn", "signing-date"),
+    *("scone-signer-public-key", "scone-signer-passphrase-file", "enclave-mode"),
+    *("enclave-attributes", "isvprodid", "isvsvn", "signing-date"),
     *("attest-signer", "disable-configuration-check"),
 }
 

@@ -169,6 +169,25 @@ class Processor:
         assert stack - PAGE not in self.pages, "no guard page below the stack"
 
 
+def check_xfrm(xfrm: int) -> None:
+    """What ECREATE demands (SDM vol. 3D, 40.3; vol. 1, 13.3): x87 and SSE, features whole, AVX-512 with AVX, no others."""
+    avx, avx512, pkru, amx = 1 << 2, 7 << 5, 1 << 9, 3 << 17
+    assert xfrm & 3 == 3
+    assert xfrm & ~(3 | avx | avx512 | pkru | amx) == 0
+    assert xfrm & avx512 in (0, avx512)
+    assert xfrm & amx in (0, amx)
+    assert xfrm & avx or not xfrm & avx512
+
+
+def admits(sigstruct: bytes, flags: int, xfrm: int) -> bool:
+    """Whether EINIT takes an enclave with these ATTRIBUTES, as its REPORT shows them: INIT is set by EINIT itself."""
+    check_xfrm(xfrm)
+    wanted = struct.unpack_from("<QQ", sigstruct, 928)
+    masks = struct.unpack_from("<QQ", sigstruct, 944)
+    present = (flags & ~1, xfrm)
+    return all(one & mask == other & mask for one, other, mask in zip(present, wanted, masks, strict=True))
+
+
 # DER of DigestInfo for SHA-256 (RFC 8017 section 9.2).
 _DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 
@@ -200,8 +219,8 @@ def einit(sigstruct: bytes, mrenclave: str) -> str:
     assert second.to_bytes(384, "big") == padded
     flags, xfrm, flags_mask, xfrm_mask = struct.unpack_from("<QQQQ", sigstruct, 928)
     assert flags & 0x4, "MODE64BIT"
-    assert flags & ~0x6 == 0
-    assert xfrm & 0x3 == 0x3
+    assert flags & ~0x36 == 0, "more than MODE64BIT, DEBUG, PROVISIONKEY and EINITTOKEN_KEY"
+    check_xfrm(xfrm)
     assert xfrm & ~xfrm_mask == 0 or xfrm_mask & xfrm == xfrm & xfrm_mask
     assert flags_mask & ~0x2 == 0xFFFFFFFFFFFFFFFD
     assert sigstruct[960:992].hex() == mrenclave

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sgx import sdm
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.sgx.claims import ATTRIBUTES, attributes_of
 from sconify_tasks.sgx.measurement import EnclaveError, MrEnclave
 from sconify_tasks.sgx.signer import DEBUG_KEY, MAKE_KEY, PemSigner, debug_signer
 from sconify_tasks.sgx.sigstruct import build_sigstruct, mrsigner, parse_sigstruct, verify_sigstruct
@@ -39,6 +40,7 @@ def test_a_vector_is_read_and_verified_by_the_product_and_from_the_sdm(case):
     verify_sigstruct(parsed, mrenclave=MrEnclave(case["mrenclave"]))
     fields = ("mrenclave", "mrsigner", "debug", "isv_prod_id", "isv_svn", "date")
     assert {name: getattr(parsed, name) for name in fields} == {name: case[name] for name in fields}
+    assert list(parsed.attributes) == case["attributes"]
     assert sdm.einit(data, case["mrenclave"]) == parsed.mrsigner
 
 
@@ -72,6 +74,49 @@ def test_the_same_signature_every_time():
 def test_values_out_of_range_are_not_signed(arguments):
     with pytest.raises(ValueError, match=r"product id|date"):
         build_sigstruct(MRENCLAVE, debug_signer(), debug=True, **arguments)
+
+
+# From the SDM: bits of ATTRIBUTES.FLAGS (vol. 3D, table 34-3) beside MODE64BIT, and XFRM whole (vol. 1, 13.1).
+DEMANDED = {
+    "provision-key": (0x10, 0x3),
+    "einittoken-key": (0x20, 0x3),
+    "avx": (0, 0x7),
+    "avx512": (0, 0xE7),
+    "pkru": (0, 0x203),
+    "amx": (0, 0x60003),
+}
+
+
+def test_every_attribute_is_in_the_table_above():
+    assert DEMANDED.keys() == ATTRIBUTES.keys()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("name", DEMANDED)
+def test_an_enclave_starts_only_with_the_attributes_that_were_asked_for(name, debug):
+    attributes = attributes_of([name])
+    sigstruct = build_sigstruct(MRENCLAVE, debug_signer(), debug=debug, attributes=attributes)
+    assert sdm.einit(sigstruct, MRENCLAVE) == mrsigner(debug_signer().modulus)
+    flags, xfrm = DEMANDED[name]
+    mode = 0x6 if debug else 0x4
+    assert sdm.admits(sigstruct, mode | flags, xfrm)
+    assert not sdm.admits(sigstruct, mode, 0x3)
+    assert sdm.admits(sigstruct, 0x4 | flags, xfrm)
+    assert sdm.admits(sigstruct, 0x6 | flags, xfrm) is debug
+    assert not sdm.admits(sigstruct, mode | flags ^ 0x10, xfrm), "another key"
+    assert not sdm.admits(sigstruct, mode | flags, xfrm ^ 0x200), "another feature"
+    # AVX and AVX-512 are the platform's affair where nobody asks.
+    assert sdm.admits(sigstruct, mode | flags, xfrm | 0xE4)
+    parsed = parse_sigstruct(sigstruct)
+    assert (parsed.attributes, parsed.claims.attributes) == (attributes, attributes)
+
+
+def test_avx512_takes_avx_along_and_names_that_are_none_are_refused():
+    assert attributes_of(["avx512", "provision-key"]) == ("provision-key", "avx", "avx512")
+    with pytest.raises(ValueError, match="no attribute sse5"):
+        attributes_of(["sse5"])
+    with pytest.raises(ValueError, match="imply others"):
+        build_sigstruct(MRENCLAVE, debug_signer(), debug=True, attributes=("avx512",))
 
 
 def test_what_a_faulty_signer_returns_is_not_handed_on():

@@ -80,10 +80,12 @@ def test_the_mode_may_be_debug_with_a_key_of_the_users_and_never_production_with
 
 def test_signature_values_and_the_signer_do_not_change_mrenclave(native, place, key):
     seen = set()
-    for given in ({}, {"scone_signer": str(key.pem)}, {"isvsvn": 3}, {"signing_date": 20260228}, {"isvprodid": 3}):
+    asked = {"enclave_attributes": ("avx512", "provision-key")}
+    for given in ({}, {"scone_signer": str(key.pem)}, {"isvsvn": 3}, {"signing_date": 20260228}, {"isvprodid": 3}, asked):
         convert(native, place, **given)
         seen.add(delivered(place).mrenclave)
     assert len(seen) == 1
+    assert delivered(place).attributes == ("provision-key", "avx", "avx512")
 
 
 def test_what_was_signed_once_is_not_signed_again(native, place, counting):

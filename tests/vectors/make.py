@@ -21,6 +21,7 @@ from sconify_tasks.fspf.names import x_name
 from sconify_tasks.fspf.regions import Protection, Region, Regions
 from sconify_tasks.fspf.stream import FILE_INFO, MANIFEST_INFO, SEALED_CHUNK, seal
 from sconify_tasks.image.entry import Entry, Kind
+from sconify_tasks.sgx.claims import ATTRIBUTES, attributes_of
 from sconify_tasks.sgx.layout import layout
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.measurement import MrEnclave
@@ -439,8 +440,9 @@ def sigstructs() -> dict[str, Any]:
     signer, mrenclave = debug_signer(), MrEnclave("5a" * 32)
     debug = build_sigstruct(mrenclave, signer, debug=True)
     production = build_sigstruct(mrenclave, signer, debug=False, isv_prod_id=4660, isv_svn=3, date=20261231)
+    demanding = build_sigstruct(mrenclave, signer, debug=False, attributes=attributes_of(ATTRIBUTES))
     cases = []
-    for name, data in (("debug", debug), ("production", production)):
+    for name, data in (("debug", debug), ("production", production), ("every attribute", demanding)):
         parsed = parse_sigstruct(data)
         cases.append(
             {
@@ -452,6 +454,7 @@ def sigstructs() -> dict[str, Any]:
                 "isv_prod_id": parsed.isv_prod_id,
                 "isv_svn": parsed.isv_svn,
                 "date": parsed.date,
+                "attributes": list(parsed.attributes),
             }
         )
 
@@ -473,6 +476,12 @@ def sigstructs() -> dict[str, Any]:
         ("attribute INIT", "attributes", flip(928)),
         ("the mask leaves DEBUG open", "attributes", flip(944, 2)),
         ("MISCSELECT", "attributes", flip(900)),
+        ("KSS", "attributes", flip(928, 0x80)),
+        ("the mask leaves the provisioning key open", "attributes", flip(944, 0x10)),
+        ("XFRM without SSE", "attributes", flip(936, 2)),
+        ("AVX that the mask leaves open", "attributes", flip(936, 4)),
+        ("one half of AMX", "attributes", flip(938, 2)),
+        ("a feature that nobody knows", "attributes", flip(937, 0x80)),
         ("another measurement", "signature", flip(960)),
         ("another product id", "signature", flip(1024)),
         ("another date", "signature", flip(20)),

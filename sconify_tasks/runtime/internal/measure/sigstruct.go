@@ -28,8 +28,10 @@ const (
 
 	debugBit  = 0x2
 	mode64Bit = 0x4
-	xfrm      = 0x3
-	xfrmMask  = 0xFFFFFFFFFFFFFF1B
+	// keyBits are PROVISIONKEY and EINITTOKEN_KEY.
+	keyBits  = 0x30
+	xfrm     = 0x3
+	xfrmMask = 0xFFFFFFFFFFFFFF1B
 )
 
 var (
@@ -96,12 +98,23 @@ func checkFields(raw []byte) error {
 	if _, err := time.Parse("20060102", fmt.Sprintf("%08x", little.Uint32(raw[20:]))); err != nil {
 		return errors.New("SIGSTRUCT's date is none")
 	}
-	debug := little.Uint64(raw[928:]) & debugBit
-	if little.Uint64(raw[928:]) != mode64Bit|debug || little.Uint64(raw[936:]) != xfrm || little.Uint64(raw[944:]) != math.MaxUint64^debug ||
-		little.Uint64(raw[952:]) != xfrmMask || little.Uint32(raw[900:]) != 0 || little.Uint32(raw[904:]) != math.MaxUint32 {
+	flags, features := little.Uint64(raw[928:]), little.Uint64(raw[936:])
+	if flags&^(debugBit|keyBits) != mode64Bit || !demandable(features) || little.Uint64(raw[944:]) != math.MaxUint64^flags&debugBit ||
+		little.Uint64(raw[952:]) != xfrmMask|features || little.Uint32(raw[900:]) != 0 || little.Uint32(raw[904:]) != math.MaxUint32 {
 		return errors.New("SIGSTRUCT allows other enclave attributes than the format does")
 	}
 	return nil
+}
+
+// demandable says whether a signer may demand this XFRM: x87 and SSE always, and AVX, AVX-512 with AVX, PKRU and AMX, whole.
+func demandable(features uint64) bool {
+	known := uint64(xfrm)
+	for _, feature := range []uint64{0x4, 0xE4, 0x200, 0x60000} {
+		if features&feature == feature {
+			known |= feature
+		}
+	}
+	return features == known
 }
 
 func number(littleEndian []byte) *big.Int {
