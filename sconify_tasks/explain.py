@@ -39,8 +39,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """One step. `state` is `cached`, `run`, or `waits`: it runs unless what it waits for gives what it gave before.
 
     What a `shared` step yields is not on this machine: the next build takes it over from the shared cache. A step waits for
-    the steps in `waits`, and for the `images` that are delivered anew before it looks at them. `details` are
-    what a cached step told those who asked for them.
+    the steps in `waits`, and for the `images` that are delivered anew before it looks at them. `details` are what a
+    cached step told those who asked for them.
     """
 
     image: str

@@ -479,14 +479,21 @@ OPTIONS: tuple[Option, ...] = (
         help="have services attested by this Microsoft Azure Attestation provider as well",
     ),
     # --- the enclave's settings
-    Option(name="heap", kind=kinds.SIZE, group=ENCLAVE, metavar="SIZE", default=1 << 30, help="size of the heap [SCONE_HEAP]"),
+    Option(
+        name="heap",
+        kind=kinds.SIZE,
+        group=ENCLAVE,
+        metavar="SIZE",
+        default=1 << 30,
+        help="size of the heap [SCONE_HEAP]; measured, not enforced in simulation",
+    ),
     Option(
         name="stack",
         kind=kinds.SIZE,
         group=ENCLAVE,
         metavar="SIZE",
         default=1 << 20,
-        help="size of each thread's stack [SCONE_STACK]",
+        help="size of each thread's stack [SCONE_STACK]; measured, not enforced in simulation",
     ),
     Option(
         name="dlopen",
@@ -511,7 +518,8 @@ OPTIONS: tuple[Option, ...] = (
         group=ENCLAVE,
         metavar="0|1",
         default=1,
-        help="whether the program may change the protection of its pages [SCONE_MPROTECT]",
+        help="whether the program may change the protection of its pages [SCONE_MPROTECT]; measured, not enforced in"
+        " simulation",
     ),
     Option(
         name="threads",
@@ -519,7 +527,7 @@ OPTIONS: tuple[Option, ...] = (
         group=ENCLAVE,
         metavar="INT",
         default=8,
-        help="threads that can be in the enclave at a time (TCS)",
+        help="threads that can be in the enclave at a time (TCS); measured, not enforced in simulation",
     ),
     Option(
         name="log",

@@ -79,7 +79,7 @@ class Context:
     signer: Callable[[], Signer]
     previous: Outputs | None = None
     meter: Meter
-    told: list[str] = field(default_factory=list)
+    told: list[str] = dataclasses.field(default_factory=list)
 
     def progress(self, count: int, total: int | None = None) -> None:
         """Say that `count` bytes more were worked on, of `total` in all where that is known. Cheap: call it once a chunk."""

@@ -53,6 +53,9 @@ EMBEDDED = ("dynamic PIE with a library of its own", "static")
 # Where the libraries are not embedded, they are copied, and verified by digests that are measured with the embedded files.
 BESIDE = {"dir": MODES["dir"], "binary-fs": (*MODES["binary-fs"], "--disable-binary-fs-defaults")}
 
+# As the help says, these are not enforced in simulation: the program has two threads, forks, and has its pages protected by ld.so.
+MEASURED_ONLY = ("--threads=1", "--fork=0", "--mprotect=0", "--heap=4K", "--stack=4K")
+
 
 def compiled(root: Path, compiler: str, *arguments: str) -> None:
     """The program at /opt/bin/program and, where it is asked for, its library at /opt/lib."""
@@ -137,7 +140,7 @@ def with_library(request, lab, need, tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     compiled(root, need("gcc"), *KINDS["dynamic PIE with a library of its own"])
     with_glibc(root)
-    return converted(lab, root, *BESIDE[request.param])
+    return converted(lab, root, *BESIDE[request.param], *MEASURED_ONLY)
 
 
 @pytest.fixture(scope="module")
