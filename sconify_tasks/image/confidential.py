@@ -7,7 +7,7 @@ is encrypted; its command and environment are not in the image. Taken over, they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import BinaryIO
@@ -18,7 +18,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import ContentIdSource, ContentWatcher, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, ContentWatcher, Fingerprint, LearningSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -52,6 +52,11 @@ class NativeSource:
     def documents(self) -> tuple[str, ...] | None:
         """The files of a layout that the identity rests on; None for another source."""
         return getattr(self._source, "documents", None)
+
+    @property
+    def seen(self) -> Mapping[bytes, Fingerprint] | None:
+        """As `SeenSource`; None for another source."""
+        return getattr(self._source, "seen", None)
 
     @property
     def watcher(self) -> ContentWatcher | None:

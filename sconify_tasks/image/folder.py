@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, cast
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.paths import join, settled_mtime, shown
+from sconify_tasks.image.source import Fingerprint
 from sconify_tasks.image.streams import CHUNK
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -220,7 +221,7 @@ def linked(seen: Seen, inodes: dict[tuple[int, int], bytes]) -> Seen:
     return seen if first == seen.path else seen._replace(hardlink=first)
 
 
-def fingerprint(found: os.stat_result) -> tuple[int, ...]:
+def fingerprint(found: os.stat_result) -> Fingerprint:
     """What a write, a chmod or a replacement changes; the kernel alone sets the change time."""
     return (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

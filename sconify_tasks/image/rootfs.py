@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +27,7 @@ from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
-from sconify_tasks.image.source import ContentWatcher
+from sconify_tasks.image.source import ContentWatcher, Fingerprint
 from sconify_tasks.image.tar_write import order_key, write_tar
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class RootfsSource:
         self._config = _read_config(Path(f"{self._folder}.json"), platform)
         self._identity = ""
         # What the identity speaks of: whatever is read later must still be that.
-        self._identified: dict[bytes, tuple[int, ...]] = {}
+        self._identified: dict[bytes, Fingerprint] = {}
         self._content_ids: dict[bytes, bytes] = {}
         self._lock = Lock()
 
@@ -98,6 +98,11 @@ class RootfsSource:
             if not self._identity:
                 self._identity = self._measured()
             return self._identity
+
+    @property
+    def seen(self) -> Mapping[bytes, Fingerprint] | None:
+        """Every path as the identity speaks of it."""
+        return self._identified or None
 
     def lstat(self, path: bytes) -> Entry | None:
         """Metadata of one path."""

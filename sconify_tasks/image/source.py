@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -89,6 +89,19 @@ class LearningSource(ContentIdSource, Protocol):
 
     def learn(self, path: bytes, content_id: bytes) -> None:
         """The content id of a file of which all was read."""
+
+
+Fingerprint = tuple[int, int, int, int, int, int]
+"""Device, inode, mode, size, modification and change time (ns) of a path."""
+
+
+@runtime_checkable
+class SeenSource(Protocol):
+    """A source that is a folder of this machine."""
+
+    @property
+    def seen(self) -> Mapping[bytes, Fingerprint] | None:
+        """Every path as the identity speaks of it; None where that was not asked for."""
 
 
 TakeBlock = Callable[[memoryview], None]

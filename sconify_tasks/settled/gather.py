@@ -17,6 +17,7 @@ from sconify_tasks.build import Build
 from sconify_tasks.cas import cas_key
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
+from sconify_tasks.image.source import SeenSource, SourceImage
 from sconify_tasks.options import session_file
 from sconify_tasks.settled.record import SettledImage
 from sconify_tasks.settled.sight import Sight
@@ -123,7 +124,7 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
         watched.read(split_archive(rest)[0].absolute())
         return
     if transport == "dir":
-        _tree(watched, Path(rest).absolute())
+        _tree(watched, Path(rest).absolute(), opened())
         return
     documents = getattr(opened(), "documents", None)
     if transport != "oci" or documents is None:
@@ -138,11 +139,14 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
         watched.read(folder.absolute() / name)
 
 
-def _tree(watched: _Watched, folder: Path) -> None:
+def _tree(watched: _Watched, folder: Path, source: SourceImage) -> None:
+    seen = source.seen if isinstance(source, SeenSource) else None
+    if seen is None:
+        raise _Unknown
     config = Path(f"{folder}.json")
 
     def fill(group: Watching) -> None:
-        group.tree(str(folder), before=watched.begun)
+        group.tree(str(folder), seen, before=watched.begun)
         if config.exists():
             group.file(config, before=watched.begun)
         else:

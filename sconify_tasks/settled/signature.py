@@ -26,9 +26,12 @@ def signature(found: os.stat_result) -> Signature:
 
 def settles_at(found: os.stat_result) -> int:
     """From this time on (ns) no write can leave the stat that is there now."""
-    if found.st_ctime_ns % _SUB_MILLISECOND:
-        return found.st_ctime_ns + FINE_NS
-    return max(found.st_ctime_ns, found.st_mtime_ns) + COARSE_NS
+    return settled_at(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def settled_at(modified: int, changed: int) -> int:
+    """As `settles_at`, of these two times (ns)."""
+    return changed + FINE_NS if changed % _SUB_MILLISECOND else max(changed, modified) + COARSE_NS
 
 
 def settled_before(paths: Iterable[str], at: int) -> bool:

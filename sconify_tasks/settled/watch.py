@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import marshal
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sconify_tasks.settled.signature import Signature, settles_at, signature
+from sconify_tasks.settled.signature import Signature, settled_at, settles_at, signature
+
+if TYPE_CHECKING:
+    from sconify_tasks.image.source import Fingerprint
 
 _DIGEST_BYTES = 16
 
@@ -83,20 +87,19 @@ class Watching:
         """A file that must not be there."""
         self.absent.append(os.fsencode(path))
 
-    def tree(self, folder: str, *, before: int) -> None:
-        """A folder and everything below it; no link is followed but `folder` itself.
+    def tree(self, folder: str, seen: Mapping[bytes, Fingerprint], *, before: int) -> None:
+        """A folder, and everything below it as it was `seen` (`SeenSource`); no link is followed but `folder` itself.
 
         Entries are not listed again later: one that comes, goes or is renamed changes its folder's times.
         """
         self.file(folder, before=before)
-        pending = [folder]
-        while pending:
-            with os.scandir(pending.pop()) as listing:
-                entries = sorted(listing, key=_name)
-            for entry in entries:
-                self.link(entry.path, before=before)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
+        root = os.fsencode(folder)
+        for path, (device, inode, _, size, modified, changed) in seen.items():
+            if path != b"/":
+                if settled_at(modified, changed) > before:
+                    raise TooNewError
+                self.links.append(root + path)
+                self._seen[root + path] = [size, modified, changed, inode, device]
 
     def done(self) -> Watch:
         """The group, with the digest of what was seen."""
@@ -123,7 +126,3 @@ def _once(paths: Iterable[bytes]) -> tuple[bytes, ...]:
 def _digest(seen: list[int]) -> str:
     # marshal's second version has no references: equal lists give equal bytes. Nothing is ever loaded from them.
     return hashlib.blake2b(marshal.dumps(seen, 2), digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
