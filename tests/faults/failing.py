@@ -39,8 +39,8 @@ NONE = Fault()
 class Zygote:
     """See `zygote.py`. Each has a processor of its own where there are as many as test processes."""
 
-    def __init__(self, library: Path) -> None:
-        self._library = library
+    def __init__(self, library: Path | None) -> None:
+        self._library = library or ""
         self._loaded = False
         cpus = sorted(os.sched_getaffinity(0))
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -50,7 +50,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"LD_PRELOAD": str(library)},
+            env=os.environ | ({"LD_PRELOAD": str(library)} if library else {}),
         )
 
     @property
@@ -66,11 +66,12 @@ class Zygote:
         cpus: int = 1,
         log: Path | None = None,
         more: Mapping[str, str] | None = None,
+        seen: Path | None = None,
     ) -> Ended:
         """One run, on one processor unless told otherwise: then writes come in the same order every time.
 
         `log` gets a line for every write from the fault on; for all where there is none. `more` are variables, where an
-        empty one is not set.
+        empty one is not set. `seen` gets a line for each worker and each look at a project file.
         """
         out, errors = place.folder.with_suffix(".stdout"), place.folder.with_suffix(".stderr")
         set_to = variables(place, **(more or {}))
@@ -88,6 +89,7 @@ class Zygote:
             "stays": int(fault.stays),
             "signal": fault.signal,
             "log": str(log or ""),
+            "seen": str(seen or ""),
             "modules": "" if self._loaded else str(place.folder.with_suffix(".modules")),
         }
         self._loaded = True

@@ -1,7 +1,7 @@
 """A process that has loaded the program, and becomes one run of it for every line it is sent (JSON, on stdin).
 
-Started with faults.c preloaded. The child is what the console script is, but for the time that the imports cost: the first
-run says what it loaded, and the process loads that for all that follow.
+Started with faults.c preloaded where writes are to fail. The child is what the console script is, but for the time that the
+imports cost: the first run says what it loaded, and the process loads that for all that follow.
 """
 
 from __future__ import annotations
@@ -32,16 +32,37 @@ def become(order: dict[str, Any]) -> int:
         os.dup2(opened, descriptor)
         os.close(opened)
     os.sched_setaffinity(0, order["cpus"])
-    library = ctypes.CDLL(order["library"])
-    library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
-    log = order["log"].encode()
-    library.fault_arm(order["below"].encode(), order["at"], order["error"], order["stays"], order["signal"], log)
+    if order["library"]:
+        arm(order)
+    if order["seen"]:
+        note_what_is_seen(order["seen"])
     sys.argv = order["words"]
     try:
         return int(import_module(MAINS[sys.argv[0]]).main() or 0)
     finally:
         if order["modules"]:
             Path(order["modules"]).write_text("\n".join(sys.modules))
+
+
+def arm(order: dict[str, Any]) -> None:
+    """Count writes from here on, and let one of them fail."""
+    library = ctypes.CDLL(order["library"])
+    library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
+    log = order["log"].encode()
+    library.fault_arm(order["below"].encode(), order["at"], order["error"], order["stays"], order["signal"], log)
+
+
+def note_what_is_seen(path: str) -> None:
+    """A line for every worker that this process forks, and for every project file that it opens."""
+    file = open(path, "a", buffering=1)  # noqa: PTH123, SIM115 - for the rest of the process
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.fork":
+            file.write("fork\n")
+        elif event == "open" and str(arguments[0]).endswith("/sconify.yaml"):
+            file.write("project\n")
+
+    sys.addaudithook(look)
 
 
 def serve() -> None:

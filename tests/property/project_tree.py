@@ -176,7 +176,7 @@ class Tree:
         """Write the base image, the native config and the project file for who builds in `place`."""
         config = {**CONFIG, "config": {**CONFIG["config"], "Env": [f"NATIVE={self.environment}"]}}  # type: ignore[dict-item]
         write_config(self.native, config)
-        _write_layout(self.folder / "base", self.layers)
+        write_layout(self.folder / "base", self.layers)
         image = {
             "from": f"dir:{self.native}",
             "to": f"oci:{place.layout}:small",
@@ -203,7 +203,7 @@ def _clear(path: Path) -> None:
             parent.unlink()
 
 
-def _write_layout(folder_: Path, numbers: tuple[int, ...]) -> None:
+def write_layout(folder_: Path, numbers: tuple[int, ...]) -> None:
     """A real OCI layout of small layers."""
     shutil.rmtree(folder_, ignore_errors=True)
     blobs = folder_ / "blobs" / "sha256"
