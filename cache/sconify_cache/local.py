@@ -264,6 +264,10 @@ class LocalStore(PrunableStore):
         """Remove what killed processes left in `tmp/`. Call it once at the start of a run: it costs one listing."""
         self._scratch.sweep()
 
+    def close(self) -> None:
+        """Remove this process's own folder in `tmp/`, in which nobody may work any more. The store may be used again."""
+        self._scratch.close()
+
     def discard_damaged(self) -> int:
         """Empty `damaged/`."""
         with disk_errors(self._damaged):

@@ -18,12 +18,13 @@ from sconify_cache.folder import disk_errors
 
 
 class Scratch:
-    """The working folder of this process below `root`; made when first needed, removed at exit. Thread-safe."""
+    """The working folder of this process below `root`; made when first needed, removed when closed, or at exit. Thread-safe."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = threading.Lock()
         self._folder: Path | None = None
+        self._leaves: weakref.finalize[[Path, lease.Lease, int, int], Scratch] | None = None
 
     def new(self) -> Path:
         """Return a path that is not yet taken, for a file or a folder."""
@@ -38,6 +39,13 @@ class Scratch:
 
         lease.survey(self._root, bury)
 
+    def close(self) -> None:
+        """Remove the folder; it is made again when needed. For a process that ends without its interpreter's clean-up."""
+        with self._lock:
+            if self._leaves is not None:
+                self._leaves()
+            self._folder = self._leaves = None
+
     def _ready(self) -> Path:
         with self._lock:
             if self._folder is None:
@@ -47,7 +55,7 @@ class Scratch:
                     own, descriptor = lease.take(self._root)
                     self._folder = self._root / own.name
                     self._folder.mkdir(mode=0o700)
-                weakref.finalize(self, _leave, self._root, own, descriptor, os.getpid())
+                self._leaves = weakref.finalize(self, _leave, self._root, own, descriptor, os.getpid())
             return self._folder
 
 

@@ -153,6 +153,7 @@ def _live(post: Post, given: Given) -> int:
             post.send(_made(post.receive(), given))
     with suppress(Exception):
         given.world.close()
+        given.world.store.close()  # no interpreter ends here, which would do it
     return 0
 
 

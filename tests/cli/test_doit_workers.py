@@ -83,6 +83,7 @@ def test_workers_make_the_bytes_and_lines_that_one_process_makes(project, place,
     many = run(other, words, env={"SCONIFY_MEMORY": "1"})  # heavy steps take turns
     assert many.code == 0, many.stderr
     assert (many.stdout, digests(other)) == (alone.stdout, wanted)
+    assert [*(other.cache / "store" / "tmp").iterdir()] == []
     said = [json.loads(line) for line in (other.folder / "events.jsonl").read_text().splitlines()]
     done = [(event["image"], event["step"]) for event in said if event["kind"] == "step-finished"]
     planned = [(event["image"], step) for event in said if event["kind"] == "plan" for step in event["stale"]]
@@ -102,11 +103,14 @@ def steps_by_lane(trace: Path) -> dict[int, list[dict]]:
     return lanes
 
 
-def test_workers_die_with_their_run(project, native):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_workers_die_with_their_run(project, native, number):
     with waiting(project, native) as (process, workers, _):
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, number)
         assert gone(workers)
-        process.communicate()
+        code, stdout, stderr = ended(process)
+        assert (code, stdout) == (-number, "")
+        assert "Error" not in stderr
     assert run(project, ["doit", "sconify", "-n", "2"]).code == 0
 
 

@@ -16,7 +16,13 @@ class Parents:
     def __del__(self):
         os.write(1, b"closed")
 
+class Store:
+    def close(self):
+        os.write(1, b"and its store's")
+
 class World:
+    store = Store()
+
     def forked(self, emit, memory):
         return [Parents()]
 
@@ -36,4 +42,4 @@ assert os.waitpid(pid, 0)[1] == 0
 
 def test_what_is_the_parents_is_not_closed_at_a_workers_end():
     ended = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
-    assert ended.stdout == "the world's own "
+    assert ended.stdout == "the world's own and its store's"

@@ -7,7 +7,7 @@ import pytest
 from build.conftest import native, place, program
 from build.small_image import make_native
 from faults.failing import Zygote, compile_faults
-from faults.scenarios import Scenario, image_words, project_words, scenario
+from faults.scenarios import Scenario, image_words, many_words, project_words, scenario
 from parts.need import Need
 
 __all__ = ["native", "place", "program"]
@@ -41,4 +41,10 @@ def one_image(zygote: Zygote, image: Path) -> Iterator[Scenario]:
 @pytest.fixture(scope="module")
 def project(zygote: Zygote, image: Path) -> Iterator[Scenario]:
     with scenario(zygote, image, project_words(image, "-n", "1")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def many(zygote: Zygote, image: Path) -> Iterator[Scenario]:
+    with scenario(zygote, image, many_words(image), processes=2) as found:
         yield found

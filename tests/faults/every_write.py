@@ -7,20 +7,18 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from build.small_image import Place
 from cli.commands import Ended
 from faults.failing import Fault
-from faults.scenarios import Scenario, delivered, left_nothing_readable
-
-from sconify_tasks.image.validate import validate
+from faults.scenarios import Scenario, delivered, left_nothing_readable, nobody_works_in, validated
 
 DATABASE = re.compile(r"\.(db|sqlite)\b")
 # What SQLite makes of an error depends on where it happens: a write, a sync, a file that can't be opened.
 OF_DATABASES = "is full|disk I/O error|unable to open|readonly database"
 NOT_REACHED = "not reached"
-DIED = -signal.SIGKILL
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +42,16 @@ def try_writes(scenario: Scenario, calls: Sequence[str], numbers: Iterable[int],
         said = ""
         try:
             with scenario.fresh(f"{at}-{fault.error}-{int(fault.stays)}") as place:
-                meant = Fault(at=at, error=fault.error, stays=fault.stays, signal=fault.signal)
-                ended = scenario.run(place, meant, cpus=cpus, log=hit)
+                ended = scenario.run(place, replace(fault, at=at), cpus=cpus, log=hit)
                 said = ended.stderr
+                nobody_works_in(place)
                 first = hit.read_text().splitlines()[:1]
                 tally.codes[ended.code if first else NOT_REACHED] += 1
                 tally.kinds[first[0].split()[1] if first else NOT_REACHED] += 1
                 if fault.signal:
-                    ended_by_signal(ended, place, scenario.good)
+                    ended_by_signal(ended, place, scenario.good, fault)
                 else:
-                    ended_clearly(ended, place, scenario.good, fault.error)
+                    ended_clearly(ended, place, scenario, fault.error)
                 scenario.is_sound(place)
         except Exception as error:  # noqa: BLE001 - all of them are to be seen
             where = calls[at - 1] if at <= len(calls) else "?"
@@ -62,14 +60,24 @@ def try_writes(scenario: Scenario, calls: Sequence[str], numbers: Iterable[int],
     return tally
 
 
-def ended_by_signal(ended: Ended, place: Place, good: Place) -> None:
-    assert ended.code in (DIED, 0), ended.stderr
+def ended_by_signal(ended: Ended, place: Place, good: Place, fault: Fault) -> None:
+    """As its kind wants it; or 0, where everything was done when it came."""
     left_nothing_readable(place)
+    assert "Traceback" not in ended.stderr
     if ended.code == 0:
         assert delivered(place) == delivered(good)
+        return
+    assert ended.stdout == "" or ended.code == -fault.signal
+    if fault.signal == signal.SIGINT:
+        assert ended.code == INTERRUPTED
+    elif fault.to_writer and ended.code == 1:
+        (line,) = ended.errors
+        assert "the worker process that made it is gone" in line
+    else:
+        assert ended.code == -fault.signal, ended.stderr
 
 
-def ended_clearly(ended: Ended, place: Place, good: Place, number: int) -> None:
+def ended_clearly(ended: Ended, place: Place, scenario: Scenario, number: int) -> None:
     if ended.code == 2:  # before any work was done
         assert re.match(r"Error: --(events|trace)=\S+ can't be written: ", ended.errors[0]), ended.stderr
     else:
@@ -79,15 +87,17 @@ def ended_clearly(ended: Ended, place: Place, good: Place, number: int) -> None:
     left_nothing_readable(place)
     if ended.code == 0:
         assert ended.stdout
-        assert delivered(place) == delivered(good)
+        assert delivered(place) == delivered(scenario.good)
         return
     assert ended.stdout == ""
-    (line,) = ended.errors
-    reasons = f"{OF_DATABASES}|{os.strerror(number)}" if DATABASE.search(line) else os.strerror(number)
-    assert re.search(reasons, line), line
-    assert re.search(r": \S", line)
-    if (place.layout / "index.json").exists():
-        validate(place.layout, "small")
-        assert place.image_digest() == good.image_digest()
-    else:
-        assert not place.session.exists()
+    assert 1 <= len(ended.errors) <= scenario.processes, ended.stderr
+    for line in ended.errors:
+        reasons = f"{OF_DATABASES}|{os.strerror(number)}" if DATABASE.search(line) else os.strerror(number)
+        assert re.search(reasons, line), line
+        assert re.search(r": \S", line)
+    layouts = validated(place)
+    for layout in layouts:
+        index = (layout / "index.json").relative_to(place.folder)
+        assert (place.folder / index).read_bytes() == (scenario.good.folder / index).read_bytes()
+    for session in place.resources.rglob("session.yml"):
+        assert {place.layout, place.layout / session.parent.name} & {*layouts}, session

@@ -25,12 +25,15 @@ def compile_faults(gcc: str | Path, library: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """At the `at`-th write: `error`, from then on if it `stays`; or a `signal` to the process. `at` 0 is never."""
+    """At the `at`-th write of the run and its workers: `error`, from then on if it `stays`; or a `signal` to the run, or
+    `to_writer`, the one of its processes that writes. `at` 0 is never.
+    """
 
     at: int = 0
     error: int = 0
     stays: bool = False
     signal: int = 0
+    to_writer: bool = False
 
 
 NONE = Fault()
@@ -88,6 +91,7 @@ class Zygote:
             "error": fault.error,
             "stays": int(fault.stays),
             "signal": fault.signal,
+            "to_writer": int(fault.to_writer),
             "log": str(log or ""),
             "seen": str(seen or ""),
             "modules": "" if self._loaded else str(place.folder.with_suffix(".modules")),

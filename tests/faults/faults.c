@@ -1,10 +1,12 @@
 /* A disk that fails, or a machine that dies, at a chosen moment: loaded into a process with LD_PRELOAD.
  *
- * Once armed (fault_arm), counts the calls that change anything below some folders (a colon-separated list), over all threads.
+ * Once armed (fault_arm), counts the calls that change anything below some folders (a colon-separated list), over all threads
+ * and over all processes that are forked from then on.
  * The call of a chosen number fails with a chosen error, and all later ones if it is to stay: then, as on a disk that fills up,
- * a write of more than one byte first does half of it. Or the process gets a signal before the call. Each counted call from the
- * chosen one on is a line in the log, if there is to be one. Everything that writes goes through the C library (CPython, SQLite,
- * OpenSSL's files); a test compares the log with what the kernel was asked (strace).
+ * a write of more than one byte first does half of it. Or a signal is sent before the call, to the process that was armed or to
+ * the one that writes. Each counted call from the chosen one on is a line in the log, if there is to be one. Everything that
+ * writes goes through the C library (CPython, SQLite, OpenSSL's files); a test compares the log with what the kernel was asked
+ * (strace).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,25 +27,28 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static atomic_long calls;
+static atomic_long *calls;
 static long at = -1;
-static int error, stays, by_signal, log_to = -1;
+static int error, stays, by_signal, to_writer, log_to = -1;
+static pid_t armed;
 static char folder_list[PATH_MAX];
 static const char *folders;
 
-/* Count anew from now on, in this process. */
-void fault_arm(const char *below_folders, long number, int with_error, int from_then_on, int signal_number, const char *log) {
-    calls = 0;
+/* Count anew from now on, in this process and in those that it forks. */
+void fault_arm(const char *below_folders, long number, int with_error, int from_then_on, int signal_number, int signal_to_writer,
+               const char *log) {
+    calls = mmap(NULL, sizeof *calls, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (calls == MAP_FAILED) abort();
     at = number;
     error = with_error;
     stays = from_then_on;
     by_signal = signal_number;
+    to_writer = signal_to_writer;
+    armed = getpid();
     if (log && *log) log_to = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     snprintf(folder_list, sizeof folder_list, "%s", below_folders);
     folders = folder_list;
 }
-
-long fault_calls(void) { return calls; }
 
 static int below(const char *path) {
     for (const char *folder = folders; folder && *folder;) {
@@ -70,7 +76,7 @@ static int absolute(int folder, const char *path, char *into) {
 /* Whether the call is to fail, with errno set: 2 for the chosen one, 1 for a later one. */
 static int fails(const char *name, const char *path) {
     if (!folders || !below(path)) return 0;
-    long number = ++calls;
+    long number = ++*calls;
     if (log_to >= 0 && number >= at) {
         char line[PATH_MAX + 64];
         int length = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
@@ -78,7 +84,7 @@ static int fails(const char *name, const char *path) {
     }
     if (at < 0 || (number != at && !(stays && number > at))) return 0;
     if (by_signal) {
-        syscall(SYS_kill, getpid(), by_signal);
+        syscall(SYS_kill, to_writer ? getpid() : armed, by_signal);
         return 0;
     }
     errno = error;

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +25,31 @@ images:
   small: {{from: "dir:{native}", to: "oci:{layout}:small", base: scratch, binary: /bin/prog, dir: [/app], plain: [/plain],
     allow-debug-mode: true, disable-pie-check: true}}
 """
+MANY = """\
+version: 1
+project: many
+defaults: {{from: "dir:{native}", base: scratch, binary: /bin/prog, dir: [/app], allow-debug-mode: true, disable-pie-check: true}}
+images:
+"""
+IMAGES = 4
+"""As many as two jobs need to be worth worker processes."""
 MEMORY = Path("/dev/shm")
+PATIENCE = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A command line, and a place where it went well. `seed` is a place whose CAS is there and serves another session."""
+    """A command line, and a place where it went well. `seed` is a place whose CAS is there and serves another session.
+
+    So many `processes` may each say why they failed.
+    """
 
     zygote: Zygote
     words: Callable[[Place], Sequence[str]]
     folder: Path
     seed: Place
     good: Place
+    processes: int = 1
 
     def run(self, place: Place, fault: Fault = NONE, *, cpus: int = 1, log: Path | None = None) -> Ended:
         return self.zygote.run(place, self.words(place), fault, cpus=cpus, log=log)
@@ -61,7 +75,7 @@ class Scenario:
         verified(place)
         ended = self.run(place)
         assert ended.code == 0, ended.stderr
-        validate(place.layout, "small")
+        assert validated(place)
         assert delivered(place) == delivered(self.good)
         assert list((place.cache / "store" / "tmp").iterdir()) == []
         assert list(temporary(place).iterdir()) == []
@@ -89,15 +103,31 @@ def project_words(native: Path, *more: str) -> Callable[[Place], list[str]]:
     return words
 
 
+def many_words(native: Path, *more: str) -> Callable[[Place], list[str]]:
+    """`doit sconify` of more images than two jobs take as threads: they are made in worker processes."""
+
+    def words(place: Place) -> list[str]:
+        lines = [
+            f"  image-{number}: {{to: 'oci:{place.layout}/image-{number}:1', env: [N={number}]}}\n" for number in range(IMAGES)
+        ]
+        (place.folder / "sconify.yaml").write_text(MANY.format(native=native) + "".join(lines))
+        return ["doit", "sconify", "-n", "2", *more]
+
+    return words
+
+
 @contextmanager
-def scenario(zygote: Zygote, native: Path, words: Callable[[Place], Sequence[str]]) -> Iterator[Scenario]:
+def scenario(
+    zygote: Zygote, native: Path, words: Callable[[Place], Sequence[str]], *, processes: int = 1
+) -> Iterator[Scenario]:
     """Made in memory where that can be: a fault comes before the kernel is asked, so the disk's own speed says nothing."""
     folder = Path(tempfile.mkdtemp(prefix="sconify-faults-", dir=MEMORY if MEMORY.is_dir() else None))
     seed, good = Place(folder=folder / "seed"), Place(folder=folder / "good")
     seed.folder.mkdir()
     ended = zygote.run(seed, arguments(native, seed, "--name=another-session"))
     assert ended.code == 0, ended.stderr
-    found = Scenario(zygote=zygote, words=words, folder=folder, seed=seed, good=seed.beside(good.folder))
+    made = seed.beside(good.folder)
+    found = Scenario(zygote=zygote, words=words, folder=folder, seed=seed, good=made, processes=processes)
     ended = found.run(found.good)
     assert ended.code == 0, ended.stderr
     yield found
@@ -108,10 +138,18 @@ def scenario(zygote: Zygote, native: Path, words: Callable[[Place], Sequence[str
 def delivered(place: Place) -> dict[str, bytes]:
     """All that a build leaves to its user, but for lock files: bytes by path."""
     sessions = [*place.resources.rglob("session.yml")]
-    assert [path.stat().st_mode & 0o777 for path in sessions] == [0o600]
+    assert {path.stat().st_mode & 0o777 for path in sessions} == {0o600}
     paths = [*place.layout.rglob("*"), *place.resources.rglob("*")]
     files = [path for path in paths if path.is_file() and path.name != ".sconify.lock"]
     return {str(path.relative_to(place.folder)): path.read_bytes() for path in files}
+
+
+def validated(place: Place) -> list[Path]:
+    """The layouts that were delivered, each of them valid."""
+    found = [path.parent for path in sorted(place.layout.rglob("index.json"))]
+    for layout in found:
+        validate(layout)
+    return found
 
 
 def verified(place: Place) -> int:
@@ -129,3 +167,20 @@ def left_nothing_readable(place: Place) -> None:
     """No plaintext of a protected file in whatever a run left."""
     for path in place.folder.rglob("*"):
         assert not path.is_file() or SECRET[:30] not in path.read_bytes(), path
+
+
+def nobody_works_in(place: Place) -> None:
+    """A run's processes end with it, killed or not: the kernel sees to that at once, but not in no time."""
+    end = time.monotonic() + PATIENCE
+    while found := _processes_in(place):
+        assert time.monotonic() < end, found
+        time.sleep(0.01)
+
+
+def _processes_in(place: Place) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(place.folder):
+                found.append(process.name)
+    return found

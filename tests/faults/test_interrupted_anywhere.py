@@ -15,15 +15,14 @@ from collections import Counter
 import pytest
 from cli.commands import start
 from faults.failing import Fault, sample
-from faults.scenarios import left_nothing_readable, project_words, scenario
+from faults.scenarios import left_nothing_readable, many_words, nobody_works_in, project_words, scenario
 from faults.test_failing_disk import POINTS
-from faults.test_killed import children_in
 
 SEED = 20261125
 INTERRUPTED = "Error: interrupted (finished steps are kept: run it again to go on)"
 # All that a run says that is not an error: steps, what they came to, and the summary's two lines.
 DOCUMENTED = re.compile(
-    r"small: [a-z-]+( done.*)?|small: delivered sha256:[0-9a-f]{64} as small|small: base image .*"
+    r"(small|image-\d): ([a-z-]+( done.*)?|delivered sha256:[0-9a-f]{64} as (small|1)|base image .*)"
     r"|\d+ steps? ran, .*|critical path .*|" + re.escape(INTERRUPTED)
 )
 
@@ -40,9 +39,10 @@ def ended_as_documented(number: int, code: int, stdout: str, stderr: str) -> Non
     assert stderr.splitlines().count(INTERRUPTED) == (number == signal.SIGINT), stderr
 
 
-@pytest.fixture(scope="module", params=["1", "2", "4"])
+@pytest.fixture(scope="module", params=["1", "2", "4", "many"], ids=["1", "2", "4", "many images"])
 def project(request, zygote, image):
-    with scenario(zygote, image, project_words(image, "-n", request.param)) as found:
+    words = many_words(image) if request.param == "many" else project_words(image, "-n", request.param)
+    with scenario(zygote, image, words) as found:
         yield found
 
 
@@ -55,6 +55,7 @@ def test_a_signal_at_a_write(project, number):
             ended = project.run(place, Fault(at=at, signal=number), cpus=2)
             codes[ended.code] += 1
             ended_as_documented(number, ended.code, ended.stdout, ended.stderr)
+            nobody_works_in(place)
             left_nothing_readable(place)
             project.is_sound(place)
     print(f"seed {SEED}: {len(calls)} writes, {codes.total()} tried, exit codes {dict(codes)}")  # noqa: T201
@@ -76,7 +77,7 @@ def test_ctrl_c_at_a_time(project):
             stdout, stderr = process.communicate()
             codes[process.returncode] += 1
             ended_as_documented(signal.SIGINT, process.returncode, stdout, stderr)
-            assert not children_in(place)
+            nobody_works_in(place)
             left_nothing_readable(place)
             project.is_sound(place)
     print(f"seed {SEED}: {codes.total()} times in {first:.1f} to {whole:.1f} s, exit codes {dict(codes)}")  # noqa: T201

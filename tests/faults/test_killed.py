@@ -1,6 +1,7 @@
 """kill -9 at any moment: the next build gives the right bytes, from a store that is valid, and removes what was left.
 
-Moments are writes, drawn among all of them, and times. SCONIFY_TESTS_FAULTS says how many of each.
+Moments are writes, drawn among all of them, and times. SCONIFY_TESTS_FAULTS says how many of each. Of many images, which are
+made in worker processes, the run is killed, or the one of its processes that writes.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ import random
 import signal
 import time
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from cli.commands import start
+from faults.every_write import try_writes
 from faults.failing import Fault, sample
-from faults.scenarios import left_nothing_readable
+from faults.scenarios import left_nothing_readable, nobody_works_in
 from faults.test_failing_disk import POINTS
 
 SEED = 20261124
@@ -24,36 +24,47 @@ SEED = 20261124
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_killed_at_a_write(one_image, cpus):
     calls = one_image.writes(signal=signal.SIGKILL)
-    codes = Counter()
-    for at in sample(POINTS // 2, len(calls), seed=SEED + cpus):
-        with one_image.fresh(at) as place:
-            ended = one_image.run(place, Fault(at=at, signal=signal.SIGKILL), cpus=cpus)
-            codes[ended.code] += 1
-            assert ended.code in (-signal.SIGKILL, 0), ended.stderr
-            left_nothing_readable(place)
-            one_image.is_sound(place)
-    print(f"seed {SEED + cpus}: {len(calls)} writes, exit codes {dict(codes)}")  # noqa: T201
+    numbers = sample(POINTS // 2, len(calls), seed=SEED + cpus)
+    codes = killed_at(one_image, calls, numbers, Fault(signal=signal.SIGKILL), cpus=cpus)
     assert codes[-signal.SIGKILL] > codes[0]
 
 
-def test_killed_at_a_time(one_image):
+@pytest.mark.parametrize("to_writer", [False, True], ids=["the run", "who writes"])
+def test_killed_at_a_write_of_a_worker(many, to_writer):
+    calls = many.writes(signal=signal.SIGKILL)
+    assert [int(line.split()[0]) for line in calls] == list(range(1, len(calls) + 1))  # of all processes, each once
+    numbers = sample(POINTS // 2, len(calls), seed=SEED + to_writer)
+    codes = killed_at(many, calls, numbers, Fault(signal=signal.SIGKILL, to_writer=to_writer), cpus=2)
+    assert codes[1 if to_writer else -signal.SIGKILL] > 0
+
+
+def killed_at(scenario, calls, numbers, fault, *, cpus) -> Counter:
+    tally = try_writes(scenario, calls, numbers, fault, cpus=cpus)
+    print(f"{len(calls)} writes, tried {numbers}, exit codes {dict(tally.codes)}")  # noqa: T201
+    assert not tally.wrong, "\n\n".join(tally.wrong)
+    return tally.codes
+
+
+@pytest.mark.parametrize("door", ["one_image", "many"])
+def test_killed_at_a_time(request, door):
+    scenario = request.getfixturevalue(door)
     draw = random.Random(SEED)
     begun = time.monotonic()
-    with one_image.fresh("timed") as place:
-        start(place, one_image.words(place)).communicate()
+    with scenario.fresh("timed") as place:
+        start(place, scenario.words(place)).communicate()
     whole = time.monotonic() - begun
     killed = 0
     times = POINTS // 2
     for number in range(times):
-        with one_image.fresh(number) as place:
-            process = start(place, one_image.words(place))
+        with scenario.fresh(number) as place:
+            process = start(place, scenario.words(place))
             time.sleep(draw.uniform(0.2, 1) * whole)
             process.kill()
             process.communicate()
             killed += process.returncode == -signal.SIGKILL
-            assert not children_in(place)
+            nobody_works_in(place)
             left_nothing_readable(place)
-            one_image.is_sound(place)
+            scenario.is_sound(place)
     print(f"seed {SEED}: {killed} of {times} killed within {whole:.1f} s")  # noqa: T201
     assert killed > 0
 
@@ -67,13 +78,3 @@ def test_killed_again_and_again_in_one_place(one_image):
             one_image.run(place, Fault(at=draw.randint(1, len(calls) // 2), signal=signal.SIGKILL), cpus=2)
             left_nothing_readable(place)
         one_image.is_sound(place)
-
-
-def children_in(place) -> list[str]:
-    """Processes that work in a place."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "cwd").readlink().is_relative_to(place.folder):
-                found.append(process.name)
-    return found

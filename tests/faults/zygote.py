@@ -47,9 +47,9 @@ def become(order: dict[str, Any]) -> int:
 def arm(order: dict[str, Any]) -> None:
     """Count writes from here on, and let one of them fail."""
     library = ctypes.CDLL(order["library"])
-    library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
-    log = order["log"].encode()
-    library.fault_arm(order["below"].encode(), order["at"], order["error"], order["stays"], order["signal"], log)
+    library.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, *[ctypes.c_int] * 4, ctypes.c_char_p]
+    fault = [order[name] for name in ("at", "error", "stays", "signal", "to_writer")]
+    library.fault_arm(order["below"].encode(), *fault, order["log"].encode())
 
 
 def note_what_is_seen(path: str) -> None:
