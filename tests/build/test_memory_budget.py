@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from build.small_image import Recorder, convert, order_for, world_of, write
+from build.small_image import Recorder, convert, make_native, order_for, world_of, write
 
 from sconify_dodo.front import build_all
 from sconify_tasks.available_memory import available_memory
@@ -115,6 +119,22 @@ def test_a_build_with_less_than_a_step_needs_runs_heavy_steps_one_by_one(native,
     assert len(budget.asked) == sum(bool(step.whole) for step in STEPS)
     assert {running for running, _ in budget.together} == {1}
     assert budget.most >= HEAVY
+
+
+def test_heavy_steps_of_different_workers_take_turns(program, place, tmp_path):
+    natives = [make_native(tmp_path / f"image-{number}", program) for number in range(4)]
+    for native in natives:
+        for folder in ("app", "plain"):  # else the images would have steps in common, which wait for each other anyway
+            write(native / folder / "own", native.name.encode())
+    words = [sys.executable, "-m", "build.worker_turns", place.folder, *natives]
+    ended = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    said = json.loads(ended.stdout)
+    runs = sorted(said["heavy"])
+    assert len({pid for _, _, pid, _, _ in runs} - {said["run"]}) == 2
+    heavy = [step.name for step in STEPS if step.whole]
+    assert sorted(run[3:] for run in runs) == sorted([native.name, step] for native in natives for step in heavy)
+    for (_, end, *_), (begin, *_) in pairwise(runs):
+        assert end <= begin
 
 
 def test_a_larger_tree_is_stated_to_need_more(native, place):
