@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from doit.dependency import Dependency, JSONCodec, MD5Checker
 from doit.runner import MThreadRunner, Runner
 from doit.task import Stream, Task
 
-from sconify_dodo.backend import SconifyBackend
+from sconify_dodo.backend import SconifyBackend, StateError
 from sconify_dodo.plan import GROUP, takes_an_image
 from sconify_dodo.reporter import SconifyReporter, reported
 from sconify_tasks.build import Build, Miss
@@ -69,13 +70,22 @@ def run_tasks(tasks: list[Task], *, state: Path, jobs: int, keep_going: bool, de
 
     state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     reporter = SconifyReporter(sys.stderr, quiet=True, debug=debug)
-    manager = Dependency(SconifyBackend, str(state), checker_cls=MD5Checker, codec_cls=JSONCodec)
+    manager = _State(SconifyBackend, str(state), checker_cls=MD5Checker, codec_cls=JSONCodec)
     control = TaskControl(tasks)
     control.process([GROUP])
     arguments: list[Any] = [manager, reporter, keep_going, False, Stream(0)]
     runner = _ThreadRunner(*arguments, jobs) if jobs > 1 else Runner(*arguments)
     result = runner.run_all(control.task_dispatcher())
     return reporter.exit_code or int(result != 0)
+
+
+class _State(Dependency):  # type: ignore[misc]
+    """doit's state, which what is stale does not rest on."""
+
+    def remove_success(self, task: Task) -> None:
+        """As `Dependency.remove_success`. doit calls it before it reports a failure: that one is what is to be said."""
+        with suppress(StateError):
+            super().remove_success(task)
 
 
 class _WakingQueue(queue.Queue):  # type: ignore[type-arg]

@@ -23,17 +23,26 @@ SEED = 20261123
 # A disk that fills up stays full; a bad sector is one. The other two ways are tried too.
 @pytest.mark.parametrize("stays", [True, False], ids=["from-then-on", "once"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("door", ["one_image", "project"])
+@pytest.mark.parametrize("door", ["one_image", "project", "many"])
 def test_every_write_may_fail(request, door, number, stays):
     scenario = request.getfixturevalue(door)
     calls = scenario.writes()
-    numbers = sample(POINTS, len(calls), seed=SEED + number)
-    tally = try_writes(scenario, calls, numbers, Fault(error=number, stays=stays))
+    numbers = sample(POINTS // 4 if door == "many" else POINTS, len(calls), seed=SEED + number)
+    tally = try_writes(scenario, calls, numbers, Fault(error=number, stays=stays), cpus=scenario.processes)
     tried = tally.codes.total()
     print(f"seed {SEED + number}: {len(calls)} writes, {tried} tried, exit codes {dict(tally.codes)}, {dict(tally.kinds)}")  # noqa: T201
     assert not tally.wrong, "\n\n".join(tally.wrong)
     assert tally.codes[1] > 0
     assert tally.codes[NOT_REACHED] <= 0.05 * tried + 1
+
+
+def test_a_workers_failure_is_told_once_also_where_doits_state_is_lost_with_it(many):
+    """SQLite goes on without its shared memory file, until something is to be written."""
+    calls = many.writes()
+    opened = [at for at, line in enumerate(calls, 1) if "open" in line and line.endswith("/doit.db-shm")]
+    assert len(opened) > 1  # the run's own, and the workers'
+    tally = try_writes(many, calls, opened[1:], Fault(error=errno.EIO, stays=True), cpus=many.processes)
+    assert not tally.wrong, "\n\n".join(tally.wrong)
 
 
 def test_what_is_counted_is_what_the_kernel_is_asked(one_image, tmp_path, need):

@@ -1,7 +1,7 @@
 """Let every write of a build fail, one build a write: `PYTHONPATH=tests python -m faults.whole [ROW…]`; the result is a table.
 
-A row is `DOOR:WAY[:FIRST[-LAST]]`: `one_image:ENOSPC:from-then-on:700`, `project:EIO:once:1-200`. Ways are an error, once or from then
-on. Or it is `DOOR:SIGNAL:N`, a signal at each of N writes spread over the build: `kill`, `interrupt` or `terminate` for the run,
+A row is `DOOR:WAY[:FIRST[-LAST]]`: `one_image:ENOSPC:from-then-on:700`, `project:EIO:once:1-200`; or `DOOR:WAY:~N`, N writes spread
+over the build. Ways are an error, once or from then on. Or it is `DOOR:SIGNAL:N`, a signal at each of N writes spread over the build: `kill`, `interrupt` or `terminate` for the run,
 `kill-writer` for the one of its processes that writes. Doors: `one_image`; `project` (one image, -n 1); `parallel` (the same, -n 4);
 `many` (four images, -n 2, in worker processes). The last two run on all processors. Without words: all rows.
 About 0.6 s of processor time a write, of many images 2 s. The exit code is 1 where a promise was broken; what was is printed when
@@ -39,6 +39,7 @@ ROWS = (
     *(f"{door}:{way}" for door in DOORS for way in WAYS),
     "parallel:kill:200",
     *(f"many:{way}:200" for way in SIGNALS),
+    *(f"many:{way}:~100" for way in WAYS),
 )
 ON_ALL_PROCESSORS = ("parallel", "many")
 HEAD = (
@@ -62,8 +63,10 @@ class Row:
         door, kind, how, *where = text.split(":")
         if kind in SIGNALS:
             return Row(door=door, fault=SIGNALS[kind], points=int(how))
-        first, _, last = (where[0] if where else "1-0").partition("-")
         fault = Fault(error=getattr(errno, kind), stays=how == "from-then-on")
+        if where and where[0].startswith("~"):
+            return Row(door=door, fault=fault, points=int(where[0][1:]))
+        first, _, last = (where[0] if where else "1-0").partition("-")
         return Row(door=door, fault=fault, first=int(first), last=int(last or 0))
 
     def numbers(self, writes: int) -> list[int]:
