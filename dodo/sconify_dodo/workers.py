@@ -44,7 +44,7 @@ class ImageFailed(SconifyError):  # noqa: N818 - said already, by the events of 
 
 @dataclass(slots=True, kw_only=True)
 class Workers:
-    """The workers of a run, each for one thread at a time."""
+    """The workers of a run, each for one thread at a time. `code` is the exit code of what made the others stop."""
 
     world: World
     stale: Stale
@@ -53,6 +53,7 @@ class Workers:
     idle: queue.SimpleQueue[Connection | None] = field(default_factory=queue.SimpleQueue)
     alive: int = 0
     over: bool = False
+    code: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def make(self, image: str) -> None:
@@ -63,11 +64,13 @@ class Workers:
         if "deliver" in answer.settled and any(miss.step.name == "deliver" for miss in misses):
             self.world.delivered(build.options.text("to"))
         if answer.code and not self.keep_going:
+            with self._lock:
+                self.code = self.code or answer.code  # of those that stopped for it, some may be heard of before it is
             self.stop[0] = 1
         if answer.fault:
             raise WorkerFault(answer.fault)
         if answer.code:
-            raise ImageFailed(image, answer.code)
+            raise ImageFailed(image, self.code or answer.code)
 
     def _answer(self, image: str) -> Answer:
         worker = self.idle.get()

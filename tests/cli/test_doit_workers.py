@@ -8,13 +8,20 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from mmap import mmap
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import pytest
-from build.small_image import write
+from build.small_image import Recorder, order_for, world_of, write
 from cli.commands import TIMEOUT, run, start
 from cli.test_interrupted import locked
 from parts.kernel_locks import waiting_for_locks
+
+from sconify_dodo.front import make_build
+from sconify_dodo.worker import Answer
+from sconify_dodo.workers import ImageFailed, Workers
+from sconify_tasks.errors import Interrupted
 
 IMAGES = 4
 HEAD = "version: 1\nproject: many\ndefaults: {base: scratch, binary: /bin/prog, dir: [/app], from: 'dir:../native'"
@@ -157,3 +164,17 @@ def test_the_first_failure_keeps_other_images_from_being_begun(project):
     assert 1 <= len(found.errors) <= 2
     assert all("/bin/none" in line for line in found.errors), found.stderr
     assert not (project.folder / "out").exists()
+
+
+def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(native, place):
+    """Whichever of the two the run hears of first."""
+    ours, theirs = Pipe()
+    with world_of(place, Recorder()) as world, ours, theirs:
+        stale = {name: (make_build(world, order_for(native, place)), ()) for name in ("fails", "stops")}
+        workers = Workers(world=world, stale=stale, keep_going=False, stop=mmap(-1, 1))
+        workers.idle.put(ours)
+        for name, code in {"fails": 1, "stops": Interrupted.exit_code}.items():
+            theirs.send(Answer(code=code))
+            with pytest.raises(ImageFailed) as caught:
+                workers.make(name)
+            assert (caught.value.exit_code, workers.stop[0]) == (1, 1)
