@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from parts.containerd_engine import running_containerd_engine
 from parts.debian import debian_rootfs_tar
+from parts.delivered import deliveries_looked_at
 from parts.engine import Engine, running_engine
 from parts.need import Need, find_tool
 from parts.registry import running_registry
@@ -29,6 +30,21 @@ def started_as_from_a_terminal() -> None:
         if signal.getsignal(one) == signal.SIG_IGN:
             # Not the default: the tests themselves go on. What has a handler gets the default in a new program.
             signal.signal(one, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deliveries() -> Iterator[list[str]]:
+    with deliveries_looked_at() as wrong:
+        yield wrong
+
+
+@pytest.fixture(autouse=True)
+def what_was_delivered_is_valid(request: pytest.FixtureRequest, deliveries: list[str]) -> Iterator[None]:
+    """Every image in files that was delivered in this process until now; where the test says that it is not, it is not."""
+    yield
+    wrong = deliveries[:]
+    deliveries.clear()
+    assert bool(wrong) == bool(request.node.get_closest_marker("delivers_damage")), "\n".join(wrong)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build.small_image import Place
+from parts.delivered import moment, validate_written
 
 BIN = Path(sys.executable).parent
 NO_ENGINE = "unix:///nonexistent/docker.sock"
@@ -48,6 +49,8 @@ def arguments(native: Path, place: Place, *more: str) -> list[str]:
 
 
 def run(place: Place, words: Sequence[str], *, env: Mapping[str, str] | None = None, folder: Path | None = None) -> Ended:
+    """Run a command to its end. Images that it wrote beside the place are valid, if it says that all went well."""
+    begun = moment()
     found = subprocess.run(
         [BIN / words[0], *words[1:]],
         cwd=folder or place.folder,
@@ -57,6 +60,8 @@ def run(place: Place, words: Sequence[str], *, env: Mapping[str, str] | None = N
         timeout=TIMEOUT,
         check=False,
     )
+    if found.returncode == 0:
+        validate_written(place.folder.parent, since=begun)
     return Ended(code=found.returncode, stdout=found.stdout, stderr=found.stderr)
 
 

@@ -246,6 +246,7 @@ def test_a_layer_that_unpacks_to_something_else_is_refused(layout):
         OciSource(layout, "1.0").lstat(b"/app")
 
 
+@pytest.mark.delivers_damage
 def test_data_behind_the_end_of_an_archive_is_found(tmp_path):
     from sconify_tasks.image.model import Layer, Sha256
 

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from parts.delivered import moment, validate_written
+
 MODULES = {"sconify-inspect": "sconify_tasks.inspection.cli", "sconify-sign": "sconify_tasks.signing.cli"}
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
@@ -24,6 +26,7 @@ class Ended:
 
 
 def run(command: str, *words: str | Path, home: Path, engine: str = NO_ENGINE) -> Ended:
+    begun = moment()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "DOCKER_HOST": engine}
     ended = subprocess.run(
         [sys.executable, "-m", MODULES[command], *words],
@@ -33,4 +36,6 @@ def run(command: str, *words: str | Path, home: Path, engine: str = NO_ENGINE) -
         timeout=120,
         check=False,
     )
+    if ended.returncode == 0:
+        validate_written(home, since=begun)
     return Ended(code=ended.returncode, out=ended.stdout, stderr=ended.stderr.decode())

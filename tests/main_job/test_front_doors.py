@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from main_job.server import PROGRAMS, clean_environment
+from parts.delivered import moment, validate_written
 from parts.need import missing
 
 from sconify_tasks.image.validate import validate
@@ -46,9 +47,13 @@ class User:
 
     def run(self, *command):
         environment = {**clean_environment(), "HOME": str(self.home), "PATH": f"{PROGRAMS}:/usr/bin:/bin"}
-        return subprocess.run(
+        begun = moment()
+        ended = subprocess.run(
             [*self.without_root, *command], cwd=self.example, env=environment, capture_output=True, text=True, check=False
         )
+        if ended.returncode == 0:
+            validate_written(self.example, since=begun)
+        return ended
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from build.small_image import Place
 from cli.commands import BIN, Ended, variables
+from parts.delivered import moment, validate_written
 
 # The last line on stderr names those of these modules that were imported.
 MODULES = (
@@ -39,6 +40,7 @@ def run_watched(
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(_TELL.format(modules=tuple(modules)))
     name, *rest = words
+    begun = moment()
     ended = subprocess.run(
         [BIN / name, *rest],
         cwd=folder or place.folder,
@@ -48,6 +50,8 @@ def run_watched(
         timeout=60,
         check=False,
     )
+    if ended.returncode == 0:
+        validate_written(place.folder.parent, since=begun)
     return Ended(code=ended.returncode, stdout=ended.stdout, stderr=ended.stderr)
 
 
