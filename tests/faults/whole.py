@@ -4,7 +4,7 @@ A row is `DOOR:WAY[:FIRST[-LAST]]`: `one_image:ENOSPC:from-then-on:700`, `projec
 over the build. Ways are an error, once or from then on. Or it is `DOOR:SIGNAL:N`, a signal at each of N writes spread over the build: `kill`, `interrupt` or `terminate` for the run,
 `kill-writer` for the one of its processes that writes. Doors: `one_image`; `project` (one image, -n 1); `parallel` (the same, -n 4);
 `many` (four images, -n 2, in worker processes). The last two run on all processors. Without words: all rows.
-About 0.6 s of processor time a write, of many images 2 s. The exit code is 1 where a promise was broken; what was is printed when
+About 0.6 s of processor time a write, of many images 1 s. The exit code is 1 where a promise was broken; what was is printed when
 it happens. What is printed is a table of docs/robustness.md.
 """
 
