@@ -32,7 +32,7 @@ def test_every_write_may_fail(request, door, number, stays):
     tried = tally.codes.total()
     print(f"seed {SEED + number}: {len(calls)} writes, {tried} tried, exit codes {dict(tally.codes)}, {dict(tally.kinds)}")  # noqa: T201
     assert not tally.wrong, "\n\n".join(tally.wrong)
-    assert tally.codes[1] > 0
+    assert tally.codes[1] > 0 or tried < POINTS  # two may both meet what a build can do without
     assert tally.codes[NOT_REACHED] <= 0.05 * tried + 1
 
 
