@@ -293,3 +293,20 @@ def test_a_verified_blob_is_not_hashed_again_for_a_link_that_was_made_of_it_and_
     with pytest.raises(MissingBlobError):
         store.path(digest)
     assert len(hashed) == 2
+
+
+def test_a_store_that_is_closed_leaves_no_scratch_and_may_be_used_again(store, tmp_path):
+    for data in (b"one", b"two"):
+        digest = store.put(data)
+        store.close()
+        assert list((tmp_path / "store" / "tmp").iterdir()) == []
+        assert store.get(digest) == data
+
+
+def test_a_forked_child_that_closes_the_store_leaves_its_parents_scratch(store):
+    with store.scratch() as scratch:
+        if not (pid := os.fork()):
+            store.close()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert scratch.is_dir()
