@@ -20,7 +20,7 @@ from threading import Lock
 from sconify_cache.digest import Digest
 
 PATIENCE = 60.0
-_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.2
+_FIRST_LOOK, _LONGEST_LOOK = 0.000_5, 0.05
 _FLOCK = "hhqqi"  # struct flock on 64-bit Linux: type, whence, start, length, pid
 _PLACE_DIGITS = 15  # of the key: an offset below 2^60
 
@@ -89,7 +89,7 @@ class Flights:
             else:
                 return True
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_LOOK)
+            pause = min(1.3 * pause, _LONGEST_LOOK)
 
     def _set(self, kind: int, key: Digest) -> None:
         start = int(key[:_PLACE_DIGITS], 16)

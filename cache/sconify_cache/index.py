@@ -25,11 +25,11 @@ from msgspec import Struct
 
 from sconify_cache.errors import StoreError
 from sconify_cache.folder import database_error, make_private, store_error
+from sconify_cache.wal import LOCKED, pauses
 
 _BUSY_SECONDS: Final = 60
 _SELECT: Final = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = 1 AND filename IS NULL"
 _SELECT_NEXT: Final = "SELECT rowid, key, value, store_time FROM Cache WHERE raw = 1 AND rowid > ? ORDER BY rowid LIMIT ?"
-_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _BATCH: Final = 500
 _SPARSE_PAGES: Final = 1024
 _SETTINGS: Final = {
@@ -131,17 +131,17 @@ class Index:
         writer = self._opened()
         from diskcache import Timeout
 
-        deadline = time.monotonic() + _BUSY_SECONDS
         with _sql_errors(self._file):
-            while True:
+            for pause in pauses(_BUSY_SECONDS):
                 try:
                     work(writer)
                 except Timeout as timeout:  # what it makes of any error with which a transaction can't begin
                     reason = timeout.__context__
                     if not isinstance(reason, sqlite3.Error):
                         raise
-                    if reason.sqlite_errorcode & 0xFF not in _LOCKED or time.monotonic() > deadline:
+                    if reason.sqlite_errorcode & 0xFF not in LOCKED or pause is None:
                         raise reason from None
+                    time.sleep(pause)
                 else:
                     return
 
@@ -232,7 +232,7 @@ def _open_writer(folder: Path) -> Any:
     from sconify_cache.json_disk import JSONTextDisk
 
     with _sql_errors(folder / "cache.db"):
-        cache = Cache(str(folder), timeout=_BUSY_SECONDS, disk=JSONTextDisk, **_SETTINGS)
+        cache = Cache(str(folder), timeout=0, disk=JSONTextDisk, **_SETTINGS)
     if cache.directory != str(folder):
         message = f"cache: {folder} has a $ in its name, which diskcache takes for a variable"
         raise StoreError(message, hint="name another cache folder")

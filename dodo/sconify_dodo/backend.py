@@ -21,7 +21,7 @@ from typing import Any, Final
 from doit.dependency import DatabaseException
 from doit.exceptions import InvalidDodoFile
 
-from sconify_cache.wal import switch_to_wal
+from sconify_cache.wal import begin, switch_to_wal
 from sconify_tasks.errors import StoreError
 
 _APPLICATION: Final = 0x5C0FD017
@@ -121,7 +121,7 @@ class SconifyBackend:
         if self._dirty:
             rows = [(task_id, self._codec.encode(self._tasks[task_id])) for task_id in sorted(self._dirty)]
             with self._errors(), self._database:  # commits, or rolls back
-                self._database.execute("BEGIN IMMEDIATE")
+                begin(self._database, seconds=_BUSY_SECONDS)
                 self._database.executemany("INSERT OR REPLACE INTO tasks VALUES (?, ?)", rows)
             self._dirty.clear()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from sconify_cache.wal import switch_to_wal
+from sconify_cache.wal import begin, switch_to_wal
 from sconify_tasks.errors import StoreError
 from sconify_tasks.named_file import is_anothers
 
@@ -93,7 +93,7 @@ class SessionStore:
     def writing(self) -> Iterator[Sessions]:
         """Hold the only write lock: what is read inside still holds when it is written. Kept if nothing raises, else undone."""
         with self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            begin(connection, seconds=_BUSY_SECONDS)
             try:
                 yield Sessions(connection=connection, store=self)
             except BaseException:
