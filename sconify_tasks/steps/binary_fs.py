@@ -18,8 +18,8 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.tar_write import FileRange
 from sconify_tasks.layers import store_layer
 from sconify_tasks.protection import regions_from_facts
-from sconify_tasks.sconified import write_sconified
 from sconify_tasks.step import Context, Outputs
+from sconify_tasks.stub import stub_of
 
 
 def run(context: Context) -> Outputs:
@@ -32,16 +32,14 @@ def run(context: Context) -> Outputs:
     visible = _visible(context, regions, tree)
     digests = decode_digests(store.get(context.blob("digests")))
     section = outline(regions=regions, visible=visible, embedded=files, digests=digests)
-    with store.scratch() as scratch:
-        stub = scratch / "stub"
-        write_sconified(context.world.runtime(context.text("architecture")), stub, {})
-        items = skeleton(
-            [*visible, *files],
-            embedded=frozenset(entry.path for entry in files),
-            base=context.base().lstat,
-            stub=FileRange(path=stub, length=stub.stat().st_size),
-        )
-        layer = store_layer(store, items)
+    stub = stub_of(context.world, context.text("architecture"))
+    items = skeleton(
+        [*visible, *files],
+        embedded=frozenset(entry.path for entry in files),
+        base=context.base().lstat,
+        stub=FileRange(path=stub, length=stub.stat().st_size),
+    )
+    layer = store_layer(store, items)
     return Outputs(
         blobs={"section": store.put(section.encode(), private=True), "layer": layer.blob},
         facts={"root": section.root.hex(), "layer_facts": layer.facts(), "files": len(files), "nothing": None},

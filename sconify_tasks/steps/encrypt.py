@@ -27,9 +27,9 @@ from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import Content, FileRange
 from sconify_tasks.keys import key_id
 from sconify_tasks.layers import StoredLayer, store_layer
-from sconify_tasks.sconified import write_sconified
 from sconify_tasks.sealed import flagged
 from sconify_tasks.step import Context, Outputs
+from sconify_tasks.stub import stub_of
 
 _IN_MEMORY = 1 << 20
 
@@ -72,9 +72,7 @@ def run(context: Context) -> Outputs:
             known=_known(context),
         )
         _seal_missing(context, sealer, wanted, scratch)
-        stub = scratch / "stub"
-        # Without the runtime's own section header table: it lies among measured bytes, and is not measured.
-        write_sconified(context.world.runtime(context.text("architecture")), stub, {})
+        stub = partial(stub_of, context.world, context.text("architecture"))
         layer = store_layer(store, _layer_items(stub, salts, wanted, sealer))
     index = _index(wanted, salts, layer, sealer.key)
     return Outputs(
@@ -159,7 +157,7 @@ class _seekable:  # noqa: N801 - a context manager that reads as a function
 
 
 def _layer_items(
-    stub: Path, entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
+    stub: Callable[[], Path], entries: Sequence[ManifestEntry], wanted: Sequence[ManifestEntry], sealer: Sealer
 ) -> Iterator[tuple[Entry, Content]]:
     """Ciphertext at its place, stubs, and every other kind of entry as it is."""
     stored: set[bytes] = set()
@@ -180,8 +178,9 @@ def _layer_items(
             yield _stored(entry.meta, content.length), content
     if executables:
         yield Entry(path=X_DIRECTORY, kind=Kind.DIR, mode=0o755), None
-        size = stub.stat().st_size
-        yield Entry(path=STUB_PATH, kind=Kind.FILE, mode=0o755, size=size), FileRange(path=stub, length=size)
+        path = stub()
+        size = path.stat().st_size
+        yield Entry(path=STUB_PATH, kind=Kind.FILE, mode=0o755, size=size), FileRange(path=path, length=size)
 
 
 def _stored(meta: Entry, length: int) -> Entry:
