@@ -72,11 +72,33 @@ def certificate(folder):
     (folder / "api.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
 
+def contents(folder):
+    """What lies in a folder, by path: mode, size and time of files, the targets of links."""
+    found = {}
+    for path in folder.rglob("*"):
+        about = path.lstat()
+        link = path.readlink() if path.is_symlink() else ""
+        found[path.relative_to(folder)] = (about.st_mode, 0 if path.is_dir() else about.st_size, about.st_mtime_ns, link)
+    return found
+
+
 def main():
-    rootfs = Path(sys.argv[1])
-    for former in rootfs.glob("*"):
-        if former.name != "tls":  # assembled again, the image keeps its key: the same inputs, and nothing to build
-            shutil.rmtree(former)
+    final = Path(sys.argv[1])
+    rootfs = final.with_name(final.name + ".new")
+    shutil.rmtree(rootfs, ignore_errors=True)
+    if (final / "tls").exists():  # assembled again, the image keeps its key
+        shutil.copytree(final / "tls", rootfs / "tls")
+    assemble(rootfs)
+    # What is as it was stays as it is: a folder is known by its stats, and a new copy of it would be looked at anew.
+    if final.exists() and contents(final) == contents(rootfs):
+        shutil.rmtree(rootfs)
+    else:
+        shutil.rmtree(final, ignore_errors=True)
+        rootfs.rename(final)
+    write_config(final.with_name(final.name + ".json"))
+
+
+def assemble(rootfs):
     interpreter = Path(sys._base_executable).resolve()
     library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
 
@@ -94,10 +116,14 @@ def main():
         if made.is_dir() or made.is_symlink():
             os.utime(made, (0, 0), follow_symlinks=False)
 
+
+def write_config(path):
     config = {"Cmd": ["/bin/sh", "-c", "python3 -B /app/rest_api.py"], "WorkingDir": "/app", "ExposedPorts": {"8080/tcp": {}}}
     config["Env"] = ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "API_MODE=confidential"]
     image = {"architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine], "os": "linux", "config": config}
-    rootfs.with_name(rootfs.name + ".json").write_text(json.dumps(image, indent=2) + "\n")
+    text = json.dumps(image, indent=2) + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 if __name__ == "__main__":

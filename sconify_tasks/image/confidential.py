@@ -18,7 +18,7 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import below, shown
-from sconify_tasks.image.source import ContentIdSource, ContentWatcher, Fingerprint, LearningSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, ContentWatcher, Fingerprint, LearningSource, SeenSource, SourceImage
 
 _LARGEST_MANIFEST = 256 << 20
 _HINT = "name its native image instead"
@@ -67,6 +67,10 @@ class NativeSource:
     def identity(self) -> str:
         """As `SourceImage`."""
         return self._source.identity
+
+    def content_identity(self) -> str:
+        """As `SeenSource`."""
+        return self._source.content_identity() if isinstance(self._source, SeenSource) else self._source.identity
 
     def content_id(self, path: bytes) -> bytes | None:
         """As `ContentIdSource`, where the source is one."""

@@ -109,7 +109,9 @@ def open_source(
     if transport == "dir":
         from sconify_tasks.image.rootfs import RootfsSource
 
-        return RootfsSource(Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform, watcher=watcher)
+        return RootfsSource(
+            Path(rest), stat_cache=stat_cache, content_key=content_key, platform=platform, watcher=watcher, by_content=False
+        )
     if transport in {"oci", "oci-archive"}:
         from sconify_tasks.image.oci import OciSource
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
+from sconify_cache.ticks import settled_at
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.config import identity_of, parse_config
 from sconify_tasks.image.content_ids import ContentIds, in_order
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _CONFIG = 4 << 20
+_PATIENCE_NS = 100 * 10**6
+_LOOKS = 10
 _LookedAt = tuple[bytes, os.stat_result, bool, tuple[bytes, bytes]]
 
 
@@ -58,7 +62,10 @@ class RootfsSource:
         content_key: bytes = bytes(32),
         platform: str = "linux/amd64",
         watcher: ContentWatcher | None = None,
+        by_content: bool = True,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._by_content, self._now = by_content or watcher is not None, now
         # Sees the files that are read for the identity: who needs more of them than that spares a second look.
         self.watcher = watcher
         self._folder = folder.absolute()
@@ -74,6 +81,8 @@ class RootfsSource:
         # What the identity speaks of: whatever is read later must still be that.
         self._identified: dict[bytes, Fingerprint] = {}
         self._content_ids: dict[bytes, bytes] = {}
+        # Of files that are being walked: the stat from before they are read.
+        self._walked: dict[bytes, os.stat_result] = {}
         self._lock = Lock()
 
     @property
@@ -93,11 +102,21 @@ class RootfsSource:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over every path's metadata and keyed content id and the config; what the stat cache knows is not read."""
+        """SHA-256 over the config and, of every path, metadata and keyed content id, or else (`by_content`) its stat alone.
+
+        By stat no file is read: it is of this folder on this machine, and changes with every write, as docs/adr/0010 has it.
+        """
         with self._lock:
             if not self._identity:
-                self._identity = self._measured()
+                self._identity = self._measured() if self._by_content else self._measured_by_stat()
             return self._identity
+
+    def content_identity(self) -> str:
+        """The identity by content, equal for equal folders; what the stat cache knows is not read."""
+        if self._by_content:
+            return self.identity
+        with self._lock:
+            return self._measured()
 
     @property
     def seen(self) -> Mapping[bytes, Fingerprint] | None:
@@ -110,8 +129,24 @@ class RootfsSource:
             return seen.entry() if seen is not None else None
 
     def content_id(self, path: bytes) -> bytes | None:
-        """As the identity was made of it; a file that changed since is noticed when it is walked."""
-        return self._content_ids.get(path)
+        """As the identity was made of it, or as the stat cache has it; who walks the file notices if it changed since."""
+        known = self._content_ids.get(path)
+        if known is not None or self._stat_cache is None:
+            return known
+        found = self._walked.get(path)
+        if found is None:
+            with self._seen(path) as seen:
+                found = seen.stat if seen is not None and seen.kind is Kind.FILE else None
+        with self._lock:
+            digest = self._stat_cache.lookup(self._host + path, found) if found is not None else None
+        return None if digest is None else bytes.fromhex(digest)
+
+    def learn(self, path: bytes, content_id: bytes) -> None:
+        """Remember the content id of a file that is being walked."""
+        found = self._walked.get(path)
+        if found is not None and self._stat_cache is not None:
+            with self._lock:
+                self._stat_cache.remember(self._host + path, found, Digest(content_id.hex()))
 
     def listdir(self, path: bytes) -> list[bytes]:
         """Names in a directory, sorted; empty for what is none."""
@@ -166,6 +201,25 @@ class RootfsSource:
             os.close(self._root)
             self._root = -1
 
+    def _measured_by_stat(self) -> str:
+        """Where a file was written to just now, its next change could leave its stat as it is: this waits, and looks again."""
+        for _ in range(_LOOKS):
+            before, latest = self._now(), 0
+            total = hashlib.sha256(b"stat\0" + identity_of(self._config, ()).encode())
+            looked_at = {}
+            for seen in self._descend([b"/"]):
+                looked_at[seen.path] = found = fingerprint(seen.stat)
+                latest = max(latest, settled_at(seen.stat.st_mtime_ns, seen.stat.st_ctime_ns))
+                total.update(b"%d %d %d %d %d %d\n" % (*found[1:], len(seen.path)))
+                total.update(seen.path)
+            if latest <= before:
+                self._identified = looked_at
+                return total.hexdigest()
+            if latest - before > _PATIENCE_NS:
+                break  # a clock of seconds, or one that runs ahead
+            time.sleep(max(0, latest - self._now()) / 10**9)
+        return self._measured()  # contents tell
+
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())
         looked_at = {}
@@ -214,9 +268,11 @@ class RootfsSource:
     def _contents(self, roots: list[bytes]) -> Generator[tuple[Entry, BinaryIO | None]]:
         for seen in self._descend(roots):
             if seen.kind is Kind.FILE:
+                self._walked[seen.path] = seen.stat
                 with SeenFile(seen) as file:
                     yield seen.entry(), cast("BinaryIO", file)
                     file.finish()
+                self._walked.pop(seen.path, None)
             else:
                 yield seen.entry(), None
 

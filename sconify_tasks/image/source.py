@@ -103,6 +103,9 @@ class SeenSource(Protocol):
     def seen(self) -> Mapping[bytes, Fingerprint] | None:
         """Every path as the identity speaks of it; None where that was not asked for."""
 
+    def content_identity(self) -> str:
+        """An identity that folders of equal content share; of what is no folder the identity."""
+
 
 TakeBlock = Callable[[memoryview], None]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sconify_cache.ticks import FINE_NS
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.settled.form import Memory
@@ -16,7 +17,7 @@ from sconify_tasks.settled.memory import keyed, load_memory, memory_file, save_m
 from sconify_tasks.settled.program import program_signature
 from sconify_tasks.settled.record import Origin, SettledImage
 from sconify_tasks.settled.sight import Sight
-from sconify_tasks.settled.signature import FINE_NS, settled_before
+from sconify_tasks.settled.signature import settled_before
 from sconify_tasks.settled.watch import Watch
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sconify_tasks.settled.signature import Signature, settled_at, settles_at, signature
+from sconify_cache.ticks import settled_at
+from sconify_tasks.settled.signature import Signature, settles_at, signature
 
 if TYPE_CHECKING:
     from sconify_tasks.image.source import Fingerprint

@@ -8,14 +8,17 @@ from sconify_tasks.errors import UsageError
 from sconify_tasks.graph import LAYERS
 from sconify_tasks.image.compose import compose_config, refuse_native_as_base
 from sconify_tasks.image.model import Sha256
-from sconify_tasks.image.source import SourceImage
+from sconify_tasks.image.source import SeenSource, SourceImage
 from sconify_tasks.step import Context, Outputs
 
 
 def run(context: Context) -> Outputs:
     """Yield the config, and the layers above the base's."""
     native, base = context.native(), context.base()
-    refuse_native_as_base(base.diff_ids, native.diff_ids, same=base.identity == native.identity)
+    # A folder has a layer as a base only: then it is compared with the native one, by content.
+    layered = native.diff_ids or not base.diff_ids
+    same = not layered and isinstance(native, SeenSource) and base.identity == native.content_identity()
+    refuse_native_as_base(base.diff_ids, native.diff_ids, same=same)
     layers = [facts for name in LAYERS if isinstance(facts := context.fact(f"{name}_layer"), Mapping)]
     config = compose_config(
         base=base.config,

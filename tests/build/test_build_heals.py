@@ -6,10 +6,11 @@ import shutil
 import sqlite3
 
 import pytest
-from build.small_image import Place, convert, write
+from build.small_image import Place, Recorder, convert, world_of, write
 
 from sconify_tasks.graph import STEPS as ALL
 from sconify_tasks.image.validate import validate
+from sconify_tasks.stub import stub_of
 
 
 def damage(path) -> None:
@@ -110,7 +111,9 @@ def test_a_session_that_the_cas_lost_is_uploaded_again(native, built):
 def test_every_single_lost_blob_is_made_again_and_nothing_else_changes(native, built):
     digest, session, every = built.image_digest(), built.session.read_bytes(), blobs(built)
     assert len(every) > 10
-    for blob in every:
+    with world_of(built, Recorder()) as world:
+        stub = stub_of(world, "amd64")  # of no step: it is made when one needs it
+    for blob in sorted({*every} - {stub}):
         content = blob.read_bytes()
         blob.unlink()
         outcome = convert(native, built)

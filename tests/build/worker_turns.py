@@ -9,11 +9,11 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from mmap import mmap
 from pathlib import Path
 
 from build.small_image import Place, Recorder, order_for, world_of
+from msgspec.structs import replace
 
 from sconify_dodo.front import build_all
 from sconify_tasks.build import Build

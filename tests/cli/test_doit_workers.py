@@ -174,7 +174,7 @@ def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(n
         workers = Workers(world=world, stale=stale, keep_going=False, stop=mmap(-1, 1))
         workers.idle.put(ours)
         for name, code in {"fails": 1, "stops": Interrupted.exit_code}.items():
-            theirs.send(Answer(code=code))
+            theirs.send(((), Answer(code=code)))
             with pytest.raises(ImageFailed) as caught:
                 workers.make(name)
             assert (caught.value.exit_code, workers.stop[0]) == (1, 1)

@@ -196,7 +196,7 @@ def somebody(tmp_path_factory, need):
 
 @pytest.mark.parametrize(
     ("unreadable", "mode"),
-    [("app/secret", 0o000), ("app/sub", 0o000), ("plain", 0o311), ("bin/prog", 0o111), ("unselected", 0)],
+    [("app/secret", 0o000), ("app/sub", 0o000), ("plain", 0o311), ("bin/prog", 0o111), ("unselected/folder", 0)],
 )
 def test_what_the_user_may_not_read_is_named(native, somebody, unreadable, mode):
     import os
@@ -204,7 +204,7 @@ def test_what_the_user_may_not_read_is_named(native, somebody, unreadable, mode)
     from cli.commands import BIN, variables
 
     folder, become = somebody
-    write(native / "unselected", b"x")
+    write(native / "unselected" / "folder" / "file", b"x")
     shutil.copytree(native, folder / "native")
     shutil.copy(native.with_name("native.json"), folder / "native.json")
     place = Place(folder=folder)
