@@ -204,21 +204,23 @@ class RootfsSource:
     def _measured_by_stat(self) -> str:
         """Where a file was written to just now, its next change could leave its stat as it is: this waits, and looks again."""
         for _ in range(_LOOKS):
-            before, latest = self._now(), 0
-            total = hashlib.sha256(b"stat\0" + identity_of(self._config, ()).encode())
-            looked_at = {}
-            for seen in self._descend([b"/"]):
-                looked_at[seen.path] = found = fingerprint(seen.stat)
-                latest = max(latest, settled_at(seen.stat.st_mtime_ns, seen.stat.st_ctime_ns))
-                total.update(b"%d %d %d %d %d %d\n" % (*found[1:], len(seen.path)))
-                total.update(seen.path)
+            before = self._now()
+            looked_at = {seen.path: fingerprint(seen.stat) for seen in self._everything()}
+            latest = max(settled_at(modified, changed) for *_, modified, changed in looked_at.values())
             if latest <= before:
                 self._identified = looked_at
-                return total.hexdigest()
+                lines = [b"%d %d %d %d %d %d\n%b" % (*found[1:], len(path), path) for path, found in looked_at.items()]
+                about = b"stat\0" + identity_of(self._config, ()).encode()
+                return hashlib.sha256(about + b"".join(lines)).hexdigest()
             if latest - before > _PATIENCE_NS:
                 break  # a clock of seconds, or one that runs ahead
             time.sleep(max(0, latest - self._now()) / 10**9)
         return self._measured()  # contents tell
+
+    def _everything(self) -> Iterator[Seen]:
+        found = lstat(self._root, b".")
+        assert found is not None
+        return descend(self._root, b".", b"/", found)
 
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())

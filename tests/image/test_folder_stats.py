@@ -100,15 +100,15 @@ def test_where_the_clock_is_coarse_or_ahead_contents_tell(folder):
 @pytest.mark.parametrize("times", [3, 1000])
 def test_of_a_folder_that_is_written_to_all_the_time_contents_tell(folder, monkeypatch, times):
     walks = []
-    real = RootfsSource._descend
+    real = RootfsSource._everything
 
-    def busy(self, roots):
+    def busy(self):
         walks.append(1)
         if len(walks) <= times:
             (folder / "d" / "f").write_bytes(b"%07d" % len(walks))
-        return real(self, roots)
+        return real(self)
 
-    monkeypatch.setattr(RootfsSource, "_descend", busy)
+    monkeypatch.setattr(RootfsSource, "_everything", busy)
     found = identity(folder)
     monkeypatch.undo()
     assert len(walks) <= rootfs._LOOKS + 1
