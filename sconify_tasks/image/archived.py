@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import takewhile
 from threading import RLock
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -109,14 +109,9 @@ class ContainerArchives:
             everything = (entry.path for entry in self._held.entries(archive)) if archive else self._everything()
             return sorted(name for parent, name in map(split, everything) if parent == path and name)
 
-    @contextmanager
-    def walk(self, roots: Iterable[bytes]) -> Iterator[Iterator[tuple[Entry, BinaryIO | None]]]:
+    def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, in the order of the engine's archive."""
-        walking = self._walk(outermost(list(roots)))
-        try:
-            yield walking
-        finally:
-            walking.close()
+        return closing(self._walk(outermost(list(roots))))
 
     def read(self, path: bytes, *, limit: int) -> bytes:
         """Content of a regular file."""

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
@@ -160,14 +160,9 @@ class RootfsSource:
                         os.close(fd)
         return []
 
-    @contextmanager
-    def walk(self, roots: Iterable[bytes]) -> Iterator[Iterator[tuple[Entry, BinaryIO | None]]]:
+    def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, parents first, siblings sorted."""
-        walking = self._contents(outermost(list(roots)))
-        try:
-            yield walking
-        finally:
-            walking.close()
+        return closing(self._contents(outermost(list(roots))))
 
     def read(self, path: bytes, *, limit: int) -> bytes:
         """Content of a regular file."""

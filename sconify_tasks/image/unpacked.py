@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -90,14 +90,9 @@ class LayerFolders:
         found = {name for name, _, _ in self._children(path)}
         return sorted(found | {name for parent, name in map(split, _ALWAYS) if parent == path})
 
-    @contextmanager
-    def walk(self, roots: Iterable[bytes]) -> Iterator[Iterator[tuple[Entry, BinaryIO | None]]]:
+    def walk(self, roots: Iterable[bytes]) -> AbstractContextManager[Iterator[tuple[Entry, BinaryIO | None]]]:
         """Each root and everything below it, parents first, siblings sorted."""
-        walking = self._contents(outermost(list(roots)))
-        try:
-            yield walking
-        finally:
-            walking.close()
+        return closing(self._contents(outermost(list(roots))))
 
     def read(self, path: bytes, *, limit: int) -> bytes:
         """Content of a regular file."""
