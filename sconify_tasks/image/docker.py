@@ -18,6 +18,7 @@ from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index_form import decode_paths, encode_paths
 from sconify_tasks.image.learned import LayerMemory, LearnedContents
 from sconify_tasks.image.listing import keeps_owners
+from sconify_tasks.image.manifest import mapping
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.unpacked import LayerFolders, find_folders
 
@@ -52,7 +53,7 @@ class DockerSource:
                 inspected = api_of(client()).inspect_image(reference)
         self._inspected = inspected
         self._config = config_of(inspected, inspected.get("Config") or {})
-        self._diff_ids = parse_diff_ids((inspected.get("RootFS") or {}).get("Layers"))
+        self._diff_ids = parse_diff_ids(mapping(inspected.get("RootFS")).get("Layers"))
         actual = f"{self._config.os}/{self._config.architecture}"
         if actual != platform:
             msg = f"{self.name} is an image for {actual}, not for {platform}"
@@ -164,5 +165,6 @@ class DockerSource:
             return LayerFolders(folders, name=self.name)
         from sconify_tasks.image.archived import ContainerArchives
 
-        size = int(self._inspected.get("Size") or 0)
+        size = self._inspected.get("Size")
+        size = size if isinstance(size, int) else 0
         return ContainerArchives(self._client, self._inspected["Id"], name=self.name, size=size)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 from sconify_tasks.errors import SconifyError, UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, Xattrs, linked, lstat
+from sconify_tasks.image.manifest import mapping
 from sconify_tasks.image.paths import below, check_path, join, outermost, shown, split
 from sconify_tasks.image.source import readable
 
@@ -40,8 +41,8 @@ _FIRST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO
 
 def find_folders(inspected: Mapping[str, Any], *, layers: int) -> tuple[Path, ...] | None:
     """The folders of an image's layers, the lowest first, from what inspect says; None where this process can't read them."""
-    driver = inspected.get("GraphDriver") or {}
-    data = driver.get("Data") or {}
+    driver = mapping(inspected.get("GraphDriver"))
+    data = mapping(driver.get("Data"))
     upper = data.get("UpperDir")
     if driver.get("Name") != "overlay2" or not isinstance(upper, str) or not _sees_everything():
         return None

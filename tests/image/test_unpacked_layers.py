@@ -177,6 +177,17 @@ def open_folder():
         yield path
 
 
+@pytest.mark.parametrize(
+    "nonsense", [None, "x", 7, [], ["UpperDir"], {"Data": 7}, {"Name": "overlay2", "Data": {"UpperDir": ["/"]}}]
+)
+def test_an_engine_that_says_nonsense_is_asked_for_archives(nonsense):
+    assert find_folders({"GraphDriver": nonsense}, layers=1) is None
+    inspected = {"Id": "sha256:x", "Os": "linux", "Architecture": "amd64", "RootFS": nonsense, "Size": nonsense}
+    source = DockerSource(not_asked, "x:1", host="unix:///nonexistent", inspected=inspected)
+    assert source.diff_ids == ()
+    assert isinstance(source._opened(), ContainerArchives)
+
+
 def test_an_engine_of_another_user_is_asked_for_archives(open_folder, need):
     """A forwarded socket, for example: what listens there is not the engine whose folders these are."""
     socket_path = open_folder / "d.sock"
