@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sconify_tasks.cas.embedded_hash import embedded_hash
 from sconify_tasks.options import session_file
 from sconify_tasks.step import Context, Outputs
 
@@ -36,4 +37,4 @@ def upload(context: Context, outputs: Outputs) -> bool:
     """Whether the embedded CAS still serves that version. A remote CAS keeps what it took: it is not asked again."""
     if context.options["cas"] is not None:
         return True
-    return context.world.embedded_hashes.get(context.text("name")) == outputs["hash"]
+    return embedded_hash(context.world.state, context.text("name")) == outputs["hash"]

@@ -22,7 +22,6 @@ from sconify_cache.local import LocalStore, hash_stream
 from sconify_cache.record import Record
 from sconify_cache.shared import SharedCache
 from sconify_cache.stat import StatCache, save_all
-from sconify_tasks.cas.embedded_hash import EmbeddedHashes
 from sconify_tasks.environment import Environment
 from sconify_tasks.errors import StoreError, UnavailableError, UsageError
 from sconify_tasks.events import Stream, Subscriber, Warned
@@ -121,11 +120,6 @@ class World:
         if self.read_only:
             return None
         return StoredLayerMemory(store=self.store, actions=self.actions, key=self.keys.content_id_key())
-
-    @cached_property
-    def embedded_hashes(self) -> EmbeddedHashes:
-        """What the embedded CAS serves."""
-        return EmbeddedHashes(self.state)
 
     @cached_property
     def memory(self) -> Admission:
@@ -233,7 +227,6 @@ class World:
         with suppress(StoreError):
             save_all([] if self.read_only else self._stat_caches)
         self._close_cas()
-        self.embedded_hashes.close()
         self.actions.close()
         self.flights.close()
 

@@ -8,57 +8,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from threading import Lock
 from urllib.parse import quote
 
 _NEWEST = "SELECT hash FROM versions WHERE name = ? ORDER BY number DESC LIMIT 1"
 
 
-class EmbeddedHashes:
-    """The newest versions in the CAS of a state folder, as they are at each question; one connection answers them all.
-
-    Safe for threads. `close` it before a fork; it is opened again when it is asked again.
-    """
-
-    def __init__(self, state: Path) -> None:
-        self._file = state / "cas" / "sessions.sqlite"
-        self._connection: sqlite3.Connection | None = None
-        self._lock = Lock()
-
-    def get(self, name: str) -> str | None:
-        """The hash of the newest version; None where there is none, or the file can't be read."""
-        with self._lock:
-            try:
-                connection = self._connected()
-                row = connection.execute(_NEWEST, (name,)).fetchone() if connection else None
-            except sqlite3.Error:
-                self._close()
-                return None
-            return None if row is None else str(row[0])
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self._close()
-
-    def _connected(self) -> sqlite3.Connection | None:
-        if self._connection is None and self._file.exists():
-            name = f"file:{quote(str(self._file))}?mode=rw"
-            self._connection = sqlite3.connect(name, uri=True, timeout=10, check_same_thread=False)
-            self._connection.execute("PRAGMA query_only = 1")
-        return self._connection
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+def embedded_hash(state: Path, name: str) -> str | None:
+    """The hash of the newest version; None where there is none, or the file can't be read."""
+    return embedded_hashes(state, (name,)).get(name)
 
 
 def embedded_hashes(state: Path, names: Iterable[str]) -> dict[str, str]:
     """The hash of the newest version of each session that is there."""
-    hashes = EmbeddedHashes(state)
+    file = state / "cas" / "sessions.sqlite"
+    if not file.exists():
+        return {}
+    found = {}
     try:
-        return {name: found for name in names if (found := hashes.get(name)) is not None}
-    finally:
-        hashes.close()
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=10)) as connection:
+            connection.execute("PRAGMA query_only = 1")
+            for name in names:
+                if row := connection.execute(_NEWEST, (name,)).fetchone():
+                    found[name] = str(row[0])
+    except sqlite3.Error:
+        return {}
+    return found
