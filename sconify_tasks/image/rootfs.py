@@ -220,8 +220,9 @@ class RootfsSource:
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())
         looked_at = {}
-        with ContentIds(self._content_key, self.watcher) as ids:
-            for (path, status, is_new, (before, after)), content in in_order(self._looked_at(ids)):
+        # Closed at once, whatever ends it: it holds descriptors of folders.
+        with ContentIds(self._content_key, self.watcher) as ids, closing(self._looked_at(ids)) as looking:
+            for (path, status, is_new, (before, after)), content in in_order(looking):
                 if stat.S_ISREG(status.st_mode):
                     self._content_ids[path] = content
                     if self._stat_cache and is_new:
@@ -232,7 +233,7 @@ class RootfsSource:
         self._identified = looked_at
         return total.hexdigest()
 
-    def _looked_at(self, ids: ContentIds) -> Iterator[tuple[_LookedAt, bytes | Future[Digest]]]:
+    def _looked_at(self, ids: ContentIds) -> Generator[tuple[_LookedAt, bytes | Future[Digest]]]:
         """Every path; a file's content id may be on its way."""
         for seen in self._descend([b"/"]):
             content: bytes | Future[Digest] = b""
