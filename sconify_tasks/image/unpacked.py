@@ -52,16 +52,14 @@ def find_folders(inspected: Mapping[str, Any], *, layers: int) -> tuple[Path, ..
 
 
 class LayerFolders:
-    """Unpacked layers as one image. Paths are verified as those of a `SourceImage` are.
-
-    `layer_of` says which layer a path was last found in.
-    """
+    """Unpacked layers as one image. Paths are checked as those of a `SourceImage` are; `find` also says which layer has one."""
 
     def __init__(self, folders: Sequence[Path], *, name: str) -> None:
         self._name = name
         self._roots: list[int] = []
         try:
-            self._roots += [os.open(folder, DIRECTORY) for folder in folders]
+            for folder in folders:
+                self._roots.append(os.open(folder, DIRECTORY))
         except OSError as error:
             self.close()
             msg = f"{name}: {error.filename}: {error.strerror}"
