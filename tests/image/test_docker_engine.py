@@ -61,12 +61,18 @@ def source(request, engine, native):
     source.close()
 
 
-def ours(engine, container=None):
+def ours(engine):
     return [found["Id"] for found in engine.client.api.containers(all=True, filters={"label": temporary.LABEL})]
 
 
+def of_this_process(engine):
+    """Other tests may use the engine at the same time."""
+    label = f"{temporary.LABEL}={temporary._owner(os.getpid())}"
+    return {found["Id"] for found in engine.client.api.containers(all=True, filters={"label": label})}
+
+
 def test_the_config_and_layers_are_inspected_without_a_container(engine, source):
-    before = ours(engine)
+    before = of_this_process(engine)
     assert (
         source.config.env == ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=1")
         or "A=1" in source.config.env
@@ -74,7 +80,7 @@ def test_the_config_and_layers_are_inspected_without_a_container(engine, source)
     assert (source.config.cmd, source.config.user, source.config.exposed_ports) == (("/app/a",), "5", ("80/tcp",))
     assert len(source.diff_ids) == 1
     assert source.identity
-    assert ours(engine) == before
+    assert of_this_process(engine) == before
 
 
 def test_a_walk_gives_what_the_layer_holds(source):
@@ -167,15 +173,15 @@ def test_volumes_of_the_image_are_part_of_it_and_leave_nothing(engine):
 
 
 def test_closing_removes_the_container(engine, native):
-    before = set(ours(engine))
+    before = of_this_process(engine)
     source = DockerSource(lambda: engine.client, native)
     source.lstat(b"/app")
     source.lstat(b"/usr")
-    made = set(ours(engine)) - before
+    made = of_this_process(engine) - before
     assert len(made) == 1
     source.close()
     source.close()
-    assert not made & set(ours(engine))
+    assert not made & of_this_process(engine)
 
 
 def test_a_dead_runs_container_is_swept_and_a_living_ones_is_not(engine, native):
