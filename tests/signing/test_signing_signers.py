@@ -143,7 +143,8 @@ class TestCommand:
 
     def test_a_signature_of_another_key_is_refused(self, need, key, other_key):
         signer = CommandSigner(words=openssl_signer(need, other_key).words, modulus=load_public(key.public))
-        with pytest.raises(EnclaveError, match="is refused"):
+        # As a number it may even be too large for this key's modulus.
+        with pytest.raises(EnclaveError, match=r"is refused|no signature of its key"):
             build_sigstruct(MRENCLAVE, signer, debug=False)
 
     @pytest.mark.parametrize("script", ["sleep 600", "exec >&-; sleep 600", "sleep 600 & exit 0", "trap '' TERM; sleep 600"])
