@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sconify_cache.store import MissingBlobError
 from sconify_tasks.errors import SconifyError
+from sconify_tasks.flat import flat
 
 if TYPE_CHECKING:
     from sconify_tasks.build import Build
@@ -26,7 +27,7 @@ def changed_measurement(build: Build, step: Step, before: Before) -> tuple[str, 
     if record is None or "config" not in record.outputs:
         return ()
     try:
-        old = _flat(decode_config(build.world.store.get(record.outputs["config"])).as_json())
+        old = flat(decode_config(build.world.store.get(record.outputs["config"])).as_json())
         new = {**old, **_expected(build, step)}
     except (MissingBlobError, SconifyError):
         return ()
@@ -48,18 +49,8 @@ def _expected(build: Build, step: Step) -> dict[str, Any]:
     from sconify_tasks.steps.sign import measured
 
     if step.upstream() <= build.settled.keys():
-        return _flat(measured(build.context(step)).as_json())
+        return flat(measured(build.context(step)).as_json())
     return {name: build.options[name] for name in MeasuredConfig.__struct_fields__ if name in step.reads}
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = item
-    return flat
 
 
 def _said(value: object) -> str:

@@ -13,8 +13,6 @@ from sconify_tasks.image.paths import shown
 from sconify_tasks.image.tar_write import BLOCK, header
 from sconify_tasks.layers import StoredLayer, take_layer
 
-_BUFFER = 1 << 17
-
 
 def store_large_layer(store: WritableStore, entry: Entry, write: Callable[[BinaryIO], None]) -> StoredLayer:
     """Store a layer tar of one file; `write` is handed a seekable file and writes `entry.size` bytes from where it stands.

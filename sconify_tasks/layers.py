@@ -17,7 +17,6 @@ from sconify_tasks.image.model import Layer, Sha256
 from sconify_tasks.image.tar_write import Content, FileRange, TarWriter, order_key
 
 _LARGE = 16 << 20  # of so many bytes, reading them again on two threads takes less time than hashing them one after the other
-_BUFFER = 1 << 17
 
 
 class StoredLayer(Struct, frozen=True, kw_only=True):
@@ -68,16 +67,8 @@ def take_layer(store: WritableStore, path: Path) -> tuple[Digest, Sha256]:
     from concurrent.futures import ThreadPoolExecutor
 
     with path.open("rb", buffering=0) as again, ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(_sha256, again)
-        return store.adopt(path), Sha256(f"sha256:{sha256.result()}")
-
-
-def _sha256(file: BinaryIO) -> str:
-    hasher, buffer = hashlib.sha256(), bytearray(_BUFFER)
-    view = memoryview(buffer)
-    while length := file.readinto(buffer):  # type: ignore[attr-defined]
-        hasher.update(view[:length])
-    return hasher.hexdigest()
+        sha256 = beside.submit(hashlib.file_digest, again, "sha256")
+        return store.adopt(path), Sha256(f"sha256:{sha256.result().hexdigest()}")
 
 
 def layer_in_store(store: WritableStore, blob: Digest, facts: Mapping[str, JSON]) -> Layer:

@@ -64,13 +64,7 @@ class SharedCache:
 
     def recall(self, key: Digest) -> Record | None:
         """Take over the record of an action with all of its blobs; None where anything of it is not to be had."""
-        if not self._reads:
-            return None
-        try:
-            found = self._lookup(key)
-        except OSError as error:
-            self._give_up(error, reading=True)
-            return None
+        found = self._found(key)
         if found is None:
             return None
         record, sizes = found
@@ -83,17 +77,11 @@ class SharedCache:
 
     def offered(self, key: Digest) -> Record | None:
         """The record that `recall` would take over, by the lengths of its blobs; nothing is copied or kept."""
-        if not self._reads:
+        found = self._found(key)
+        if found is None:
             return None
-        try:
-            found = self._lookup(key)
-            if found is None:
-                return None
-            record, sizes = found
-            whole = all(self._store.has(digest) or self._has(digest, sizes.get(digest)) for digest in record.outputs.values())
-        except OSError as error:
-            self._give_up(error, reading=True)
-            return None
+        record, sizes = found
+        whole = all(self._store.has(digest) or self._has(digest, sizes.get(digest)) for digest in record.outputs.values())
         return record if whole else None
 
     def publish(self, record: Record) -> None:
@@ -130,10 +118,10 @@ class SharedCache:
                 self.traffic.published += 1
 
     def _has(self, digest: Digest, size: int | None) -> bool:
-        stream = None if size is None else self._files.open(_BLOBS, digest, size=size)
-        if stream is not None:
-            stream.close()
-        return stream is not None
+        if size is None or (stream := self._blob(digest, size)) is None:
+            return False
+        stream.close()
+        return True
 
     def _is_there(self, digest: Digest, size: int) -> bool:
         """Whether the folder has the very bytes. To read them costs less than to leave a poisoned blob to everybody."""
@@ -145,6 +133,24 @@ class SharedCache:
             for piece in _at_most(size, stream):
                 hasher.update(piece)
         return hasher.hexdigest() == digest
+
+    def _found(self, key: Digest) -> tuple[Record, Mapping[Digest, int]] | None:
+        """As `_lookup`, for as long as the folder can be read."""
+        if not self._reads:
+            return None
+        try:
+            return self._lookup(key)
+        except OSError as error:
+            self._give_up(error, reading=True)
+            return None
+
+    def _blob(self, digest: Digest, size: int) -> BinaryIO | None:
+        """What the folder has under a blob's name, if it is of that size; None as well where it can't be read any more."""
+        try:
+            return self._files.open(_BLOBS, digest, size=size)
+        except OSError as error:
+            self._give_up(error, reading=True)
+            return None
 
     def _lookup(self, key: Digest) -> tuple[Record, Mapping[Digest, int]] | None:
         stream = self._files.open(_ACTIONS, key)
@@ -175,14 +181,7 @@ class SharedCache:
 
     def _take(self, digest: Digest, size: int | None) -> bool:
         """Copy a blob near. Whatever the folder does can only miss; the local disk's failures are raised."""
-        if size is None:
-            return False
-        try:
-            stream = self._files.open(_BLOBS, digest, size=size)
-        except OSError as error:
-            self._give_up(error, reading=True)
-            return False
-        if stream is None:
+        if size is None or (stream := self._blob(digest, size)) is None:
             return False
         try:
             with stream, self._store.writer() as blob:

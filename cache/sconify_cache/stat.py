@@ -23,12 +23,11 @@ from urllib.parse import quote
 
 from sconify_cache.digest import Digest
 from sconify_cache.folder import database_error, disk_errors, make_private
+from sconify_cache.ticks import COARSE_NS
 
 _APPLICATION: Final = 0x5C0F57A7
 _VERSION: Final = 1
 _PACKED: Final = struct.Struct("<QqqQQ")
-# FAT's clock ticks every two seconds, and kernel clocks lag behind the wall clock by some milliseconds.
-_MARGIN_NS: Final = 3 * 10**9
 _MASK: Final = 2**64 - 1
 _BUSY_SECONDS: Final = 10
 _Row = tuple[bytes, bytes, bytes]
@@ -49,7 +48,7 @@ class StatCache:
     ) -> None:
         self.file = file
         self._generation = bytes.fromhex(generation)
-        self._settled_before = now() - _MARGIN_NS
+        self._settled_before = now() - COARSE_NS
         self._roots = tuple(root.rstrip(b"/") for root in roots)
         self._known: dict[bytes, bytes] = {}
         self._fresh: dict[bytes, bytes] = {}

@@ -7,21 +7,19 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-_PAUSE_SECONDS: Final = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.000_05, 0.01
 LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def switch_to_wal(database: sqlite3.Connection, *, seconds: float) -> None:
     """Try until it succeeds: for this one statement SQLite does not wait for others. Raises sqlite3.OperationalError."""
-    deadline = time.monotonic() + seconds
-    while True:
+    for pause in pauses(seconds):
         try:
             database.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or pause is None:
                 raise
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause)
         else:
             return
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import Command
 
-from sconify_dodo.machine_options import MACHINE_OPTIONS
+from sconify_dodo.machine_options import MACHINE_OPTIONS, option
 from sconify_tasks.errors import Interrupted, SconifyError
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ PROJECT_FILE = {
     "default": "",
     "help": "project file [default: the nearest sconify.yaml, upwards from here]",
 }
-_VERBOSE = {
-    "name": "verbose",
-    "short": "v",
-    "long": "verbose",
-    "type": bool,
-    "default": False,
-    "help": "print what was made and why; keys, environment and secrets are masked",
-}
+_VERBOSE = option("verbose", "print what was made and why; keys, environment and secrets are masked", default=False, short="v")
 
 
 class Sconify(Command):  # type: ignore[misc]

@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_completion import TabCompletion as DoitTabCompletion
 from doit.cmdparse import CmdOption
 
+from sconify_dodo.machine_options import option
 from sconify_tasks.errors import SconifyError
 
 if TYPE_CHECKING:
     from doit.cmd_base import Command
 
-_IMAGES = {
-    "name": "images",
-    "long": "images",
-    "type": bool,
-    "default": False,
-    "help": "print the names of the images of sconify.yaml, or of the file that is named: the scripts ask for them",
-}
+_IMAGES = option(
+    "images",
+    "print the names of the images of sconify.yaml, or of the file that is named: the scripts ask for them",
+    default=False,
+)
 
 
 class TabCompletion(DoitTabCompletion):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_base import Command
 
 from sconify_dodo.command import PROJECT_FILE
-from sconify_dodo.machine_options import NO_COLOR
+from sconify_dodo.machine_options import NO_COLOR, option
 from sconify_tasks.errors import Interrupted, SconifyError
 
 if TYPE_CHECKING:
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
     from sconify_tasks.ui import Lines
 
 VERSION = 1
-_JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines (docs/explain.md)"}
-_VERBOSE = {
-    "name": "verbose",
-    "short": "v",
-    "long": "verbose",
-    "type": bool,
-    "default": False,
-    "help": "of cached steps too: by which rule each library was found, and what is not protected",
-}
+_JSON = option("json", "for machines (docs/explain.md)", default=False)
+_VERBOSE = option(
+    "verbose",
+    "of cached steps too: by which rule each library was found, and what is not protected",
+    default=False,
+    short="v",
+)
 
 
 class Explain(Command):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from sconify_tasks.image.engine import api_of, engine_errors
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.held import Held, Passed
 from sconify_tasks.image.paths import below, check_path, outermost, settled_mtime, shown, split
-from sconify_tasks.image.source import readable
+from sconify_tasks.image.source import not_there, readable
 from sconify_tasks.image.streams import Chunks
 from sconify_tasks.image.tar_read import Member, members
 from sconify_tasks.image.temporary import engine_time, new_container, remove_container, sweep
@@ -185,8 +185,7 @@ class ContainerArchives:
     def _walk(self, roots: list[bytes]) -> Generator[tuple[Entry, BinaryIO | None]]:
         for root in roots:
             if self.lstat(root) is None:
-                msg = f"{shown(root)} does not exist in {self._name}"
-                raise UsageError(msg, hint="check the path, or leave it out")
+                raise not_there(root, self._name)
         for source, wanted in self._sources(roots):
             with closing(self._members(source)) as members_:
                 for found, content in members_:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from sconify_tasks.image.archived import ContainerArchives
+    from sconify_tasks.image.folder import Seen
 
 _TRANSFER = 2 << 20  # the SDK's own default, and the fastest
 
@@ -105,14 +106,12 @@ class DockerSource:
 
     def content_id(self, path: bytes) -> bytes | None:
         """What somebody learned of a file of the same layer; only of folders it is known in which layer a file lies."""
-        files = self._opened()
-        found = files.find(path) if isinstance(files, LayerFolders) else None
+        found = self._in_layer(path)
         return self._contents.get(found[1], path) if found is not None and found[0].kind is Kind.FILE else None
 
     def learn(self, path: bytes, content_id: bytes) -> None:
         """Take a content id from who has read all of the file."""
-        files = self._opened()
-        found = files.find(path) if isinstance(files, LayerFolders) else None
+        found = self._in_layer(path)
         if found is not None:
             self._contents.learn(found[1], path, content_id)
 
@@ -151,6 +150,10 @@ class DockerSource:
         with suppress(Exception):
             if self._files is not None:
                 self._files.close()
+
+    def _in_layer(self, path: bytes) -> tuple[Seen, int] | None:
+        files = self._opened()
+        return files.find(path) if isinstance(files, LayerFolders) else None
 
     def _opened(self) -> LayerFolders | ContainerArchives:
         if self._files is None:

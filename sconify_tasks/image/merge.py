@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sconify_tasks.errors import UsageError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.index import LayerIndex, Node, descend, find
-from sconify_tasks.image.paths import outermost, shown, split
+from sconify_tasks.image.paths import outermost, split
+from sconify_tasks.image.source import not_there
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -44,8 +44,7 @@ class MergedView:
         inodes: dict[tuple[int, int], bytes] = {}
         for root in outermost(list(roots)):
             if find(self._root, root) is None:
-                msg = f"{shown(root)} does not exist in the image"
-                raise UsageError(msg, hint="check the path, or leave it out")
+                raise not_there(root, "the image")
             for path, node in descend(self._root, root):
                 found = _found(path, node)
                 if found.entry.kind is Kind.FILE:

@@ -126,9 +126,9 @@ def open_source(
         from sconify_tasks.image.scratch import ScratchSource
 
         return ScratchSource(platform=platform)
-    required = transport == "docker"
-    found = _from_engine(docker, rest, required=required, host=engine_host, platform=platform, memory=memory)
-    return found or _from_store(ref, rest, store=default_oci_store, platform=platform, memory=memory)
+    reference, required = parse_reference(rest), transport == "docker"
+    found = _from_engine(docker, reference, required=required, host=engine_host, platform=platform, memory=memory)
+    return found or _from_store(ref, reference, store=default_oci_store, platform=platform, memory=memory)
 
 
 def split_layout(text: str, transport: str = "oci") -> tuple[Path, str]:
@@ -174,7 +174,7 @@ def archive_of(ref: str) -> Path | None:
 
 def _from_engine(
     docker: Callable[[], DockerClient],
-    rest: str,
+    reference: Reference,
     *,
     required: bool,
     host: str | None,
@@ -182,20 +182,19 @@ def _from_engine(
     memory: LayerMemory | None,
 ) -> SourceImage | None:
     """The engine's image; None where no engine answers and none is required."""
-    from sconify_tasks.image.docker import DockerSource
     from sconify_tasks.image.listing import inspect_image
 
-    name = parse_reference(rest).familiar
-    inspected = None if host is None else inspect_image(host, name)
+    inspected = None if host is None else inspect_image(host, reference.familiar)
     if inspected is None and find_client(docker, required=required) is None:
         return None
-    return DockerSource(docker, name, platform=platform, host=host, inspected=inspected, memory=memory)
+    from sconify_tasks.image.docker import DockerSource
+
+    return DockerSource(docker, reference.familiar, platform=platform, host=host, inspected=inspected, memory=memory)
 
 
-def _from_store(ref: str, rest: str, *, store: Path, platform: str, memory: LayerMemory | None) -> SourceImage:
+def _from_store(ref: str, reference: Reference, *, store: Path, platform: str, memory: LayerMemory | None) -> SourceImage:
     from sconify_tasks.image.oci import OciSource
 
-    reference = parse_reference(rest)
     folder = store / reference.file_name
     if not folder.is_dir():
         msg = f"{ref}: no Docker Engine answers, and the local store has no image of that name"

@@ -29,7 +29,7 @@ from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
-from sconify_tasks.image.source import ContentWatcher, Fingerprint
+from sconify_tasks.image.source import ContentWatcher, Fingerprint, not_there
 from sconify_tasks.image.tar_write import order_key, write_tar
 
 if TYPE_CHECKING:
@@ -285,8 +285,7 @@ class RootfsSource:
                     if found is None or stat.S_IFMT(found.st_mode) in KINDS:
                         self._check_unchanged(root, found)
                     if parent is None or found is None:
-                        msg = f"{shown(root)} does not exist in {self.name}"
-                        raise UsageError(msg, hint="check the path, or leave it out")
+                        raise not_there(root, self.name)
                     for seen in descend(parent, name, root, found):
                         self._check_unchanged(seen.path, seen.stat)
                         yield linked(seen, inodes)

@@ -11,6 +11,7 @@ from sconify_tasks.image.config import identity_of
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, shown
+from sconify_tasks.image.source import not_there
 
 
 class ScratchSource:
@@ -56,8 +57,7 @@ class ScratchSource:
         wanted = list(roots)
         for root in wanted:
             if root != b"/":
-                msg = f"{shown(root)} does not exist in scratch"
-                raise UsageError(msg, hint="check the path, or leave it out")
+                raise not_there(root, "scratch")
         yield iter([(Entry(path=b"/", kind=Kind.DIR, mode=0o755), None)] if wanted else [])
 
     def read(self, path: bytes, *, limit: int) -> bytes:

@@ -75,6 +75,11 @@ def readable(entry: Entry | None, path: bytes, *, limit: int, name: str) -> None
         raise UsageError(msg, hint="check the path")
 
 
+def not_there(root: bytes, name: str) -> UsageError:
+    """What `SourceImage.walk` raises of a root that the image `name` does not have."""
+    return UsageError(f"{shown(root)} does not exist in {name}", hint="check the path, or leave it out")
+
+
 @runtime_checkable
 class ContentIdSource(Protocol):
     """A source that may know a file's content without reading it."""

@@ -19,12 +19,12 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sconify_tasks.errors import SconifyError, UsageError
+from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, Xattrs, linked, lstat
 from sconify_tasks.image.manifest import mapping
 from sconify_tasks.image.paths import below, check_path, join, outermost, shown, split
-from sconify_tasks.image.source import readable
+from sconify_tasks.image.source import not_there, readable
 
 # What is named by anybody must not be any folder of this machine: layers have names that were drawn at random.
 _LAYER = re.compile(r"/(?:[^/\0]+/)*overlay2/[0-9a-z]{25,64}/diff")
@@ -71,11 +71,10 @@ class LayerFolders:
         """One path, and the number of the layer that has it, 0 the lowest."""
         check_path(path)
         name = _relative(path)
-        for number in self._parts_of(split(path)[0]) if path != b"/" else reversed(range(len(self._roots))):
+        for number in self._parts_of(split(path)[0]):
             found = lstat(self._roots[number], name)
             if found is not None:
-                gone = _is_whiteout(found) or stat.S_IFMT(found.st_mode) not in KINDS
-                return None if gone else (Seen(path, self._roots[number], name, found), number)
+                return None if _is_hidden(found) else (Seen(path, self._roots[number], name, found), number)
         return None
 
     def lstat(self, path: bytes) -> Entry | None:
@@ -114,8 +113,7 @@ class LayerFolders:
         for root in roots:
             found = self.find(root)
             if found is None and root not in _ALWAYS:
-                msg = f"{shown(root)} does not exist in {self._name}"
-                raise UsageError(msg, hint="check the path, or leave it out")
+                raise not_there(root, self._name)
             for each in self._descend(found[0]) if found else ():
                 seen = linked(each, inodes)
                 if seen.kind is Kind.FILE:
@@ -151,11 +149,7 @@ class LayerFolders:
                             found[name] = (number, entry.stat(follow_symlinks=False))
             finally:
                 os.close(directory)
-        return [
-            (name, number, status)
-            for name, (number, status) in found.items()
-            if not _is_whiteout(status) and stat.S_IFMT(status.st_mode) in KINDS
-        ]
+        return [(name, number, status) for name, (number, status) in found.items() if not _is_hidden(status)]
 
     def _parts_of(self, directory: bytes) -> tuple[int, ...]:
         known = self._parts.get(directory)
@@ -199,8 +193,9 @@ def _relative(path: bytes) -> bytes:
     return path[1:] or b"."
 
 
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+def _is_hidden(found: os.stat_result) -> bool:
+    """Whether an image does not have it: a whiteout, or a socket."""
+    return (stat.S_ISCHR(found.st_mode) and found.st_rdev == 0) or stat.S_IFMT(found.st_mode) not in KINDS
 
 
 def _is_folder(path: Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
+from sconify_tasks.flat import flat
 from sconify_tasks.inspection.report import Report
 from sconify_tasks.sgx.measured_config import MeasuredBinary, MeasuredConfig
 from sconify_tasks.sgx.sgxs import measure
@@ -40,19 +40,6 @@ def _embedded(one: Report, other: Report) -> dict[str, list[str | None]]:
     first, second = (report.document.get("embedded", {}).get("files", {}) for report in (one, other))
     paths = sorted(first.keys() | second.keys())
     return {path: [first.get(path), second.get(path)] for path in paths if first.get(path) != second.get(path)}
-
-
-def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names; lists of mappings by their number."""
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            found |= flat({str(number): item for number, item in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def _causes(one: Report, other: Report) -> dict[str, list[Any]]:

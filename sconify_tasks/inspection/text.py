@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from sconify_tasks.inspection.compare import flat
+from sconify_tasks.flat import flat
 from sconify_tasks.inspection.report import Report
 from sconify_tasks.ui import clean
 

@@ -142,11 +142,11 @@ def parse_sigstruct(data: bytes) -> Sigstruct:
     if exponent != EXPONENT:
         raise EnclaveError("exponent", f"the exponent of the SIGSTRUCT is {exponent}, not {EXPONENT}")
     debug = bool(attributes[0] & DEBUG)
-    demanded = named(*struct.Struct("<QQ").unpack(attributes))
+    demanded = named(*struct.unpack("<QQ", attributes))
     flags, xfrm = bits_of(demanded)
     bit = DEBUG if debug else 0
-    expected = struct.Struct("<QQQQII").pack(MODE64BIT | bit | flags, xfrm, FLAGS_MASK ^ bit, XFRM_MASK | xfrm, 0, MISC_MASK)
-    if attributes + mask + struct.Struct("<II").pack(miscselect, miscmask) != expected:
+    expected = struct.pack("<QQQQII", MODE64BIT | bit | flags, xfrm, FLAGS_MASK ^ bit, XFRM_MASK | xfrm, 0, MISC_MASK)
+    if attributes + mask + struct.pack("<II", miscselect, miscmask) != expected:
         raise EnclaveError("attributes", "the SIGSTRUCT allows other enclave attributes than the format does")
     return Sigstruct(
         date=_decode_date(date),

@@ -133,7 +133,7 @@ def test_skopeo_reads_what_is_written_and_writes_what_is_read(image, tmp_path, f
 def test_an_engine_loads_it_under_its_name(image, tmp_path, engine):
     name = engine.name("archive")
     deliver(image, f"docker-archive:{tmp_path}/image.tar:{name}")
-    subprocess.run(["docker", "-H", engine.host, "load", "-i", tmp_path / "image.tar"], check=True, capture_output=True)
+    engine.load(tmp_path / "image.tar")
     inspected = engine.client.api.inspect_image(name)
     assert inspected["RootFS"]["Layers"] == [str(item.diff_id) for item in image.layers]
     assert inspected["Config"]["Env"] == ["A=1"]

@@ -125,7 +125,7 @@ def test_a_hundred_random_stacks_are_what_engines_mount(tmp_path, store, unpacke
     name = engine.name("stacks")
     DockerArchiveSink(tmp_path / "image.tar").deliver(image_of(tmp_path, cases), ScratchSource(), name)
     validate(f"docker-archive:{tmp_path}/image.tar")
-    subprocess.run(["docker", "-H", engine.host, "load", "-i", tmp_path / "image.tar"], check=True, capture_output=True)
+    engine.load(tmp_path / "image.tar")
     mounted = DockerSource(lambda: engine.client, name, host=engine.host if unpacked else None)
     assert isinstance(mounted._opened(), LayerFolders) == unpacked
     try:

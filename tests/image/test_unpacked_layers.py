@@ -49,7 +49,7 @@ def name(engine, tmp_path_factory):
     made = built(layer(work / "low", *LOW), layer(work / "high", *HIGH))
     name = engine.name("unpacked")
     DockerArchiveSink(work / "image.tar").deliver(made, ScratchSource(), name)
-    subprocess.run(["docker", "-H", engine.host, "load", "-i", work / "image.tar"], check=True, capture_output=True)
+    engine.load(work / "image.tar")
     return name
 
 
@@ -113,7 +113,7 @@ def test_what_was_learned_of_a_lower_layer_is_known_under_another_upper_one(engi
     low.mkdir()
     second = engine.name("second")
     DockerArchiveSink(tmp_path / "image.tar").deliver(built(layer(low, *LOW), other), ScratchSource(), second)
-    subprocess.run(["docker", "-H", engine.host, "load", "-i", tmp_path / "image.tar"], check=True, capture_output=True)
+    engine.load(tmp_path / "image.tar")
     source = opened(engine, second, memory)
     assert source.content_id(b"/app/ping") == b"/app/ping".ljust(32, b".")
     assert source.content_id(b"/app/new") is None

@@ -45,6 +45,10 @@ class Engine:
             self.client.api.import_image_from_data(tar, repository=repository, tag=tag, changes=changes or [])
         return name
 
+    def load(self, archive: Path) -> None:
+        """Take the images of a docker-archive."""
+        subprocess.run(["docker", "-H", self.host, "load", "-i", archive], check=True, capture_output=True)
+
     def build(self, dockerfile: str, files: Mapping[str, bytes] | None = None) -> str:
         """Build an image from a Dockerfile text and files beside it."""
         name = self.name("built")

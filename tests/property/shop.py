@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from build.small_image import CONFIG, make_native, write, write_config
 from hypothesis import strategies as st
-from property.project_tree import Mode, Move, Remove, Write, write_layout
+from property.project_tree import Mode, Move, Remove, Stack, Write, write_layout
 
 FIRST = ("api", "web", "fs", "part")
 """Made from natives alone: as many as two jobs need to be worth worker processes."""
@@ -51,16 +51,6 @@ class Choose:
             found.pop(self.option, None)
         else:
             found[self.option] = self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The base image consists of these layers."""
-
-    layers: tuple[int, ...]
-
-    def apply(self, shop: Shop) -> None:
-        shop.layers = self.layers
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from cli.commands import Ended, arguments
 from faults.failing import Zygote
 from hypothesis import HealthCheck, Phase, event, example, given, settings
 from hypothesis import strategies as st
-from property.project_tree import Remove, Write
-from property.shop import EDITS, FIRST, Choose, Edit, Lose, Shop, Stack, Toggle, Variable
+from property.project_tree import Remove, Stack, Write
+from property.shop import EDITS, FIRST, Choose, Edit, Lose, Shop, Toggle, Variable
 from property.test_random_edits import SEQUENCES
 
 from sconify_tasks.image.validate import validate
