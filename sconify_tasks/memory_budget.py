@@ -52,6 +52,22 @@ class MemoryBudget:
                 self.used, self.running = self.used - size, self.running - 1
                 self._changed.notify_all()
 
+    @contextmanager
+    def set_aside(self, *, shares: int, size: int) -> Iterator[int]:
+        """For the length of the body, take shares out of the budget, for those who then need not ask.
+
+        Yields the size of one, `size`; or 0 where that would be more than half of what there is.
+        """
+        taken = shares * size if 2 * shares * size <= self.limit else 0
+        with self._changed:
+            self.limit -= taken
+        try:
+            yield size if taken else 0
+        finally:
+            with self._changed:
+                self.limit += taken
+                self._changed.notify_all()
+
     def _fits(self, size: int) -> bool:
         return not self.running or self.used + size <= self.limit
 

@@ -119,7 +119,7 @@ def _build(options: Options, observation: Run, call: _Call, environment: Environ
             jobs=default_jobs(),
             keep_going=False,
             debug=options.flag("debug"),
-            keep=lambda builds: call.note(order, environment, builds),
+            keep=lambda builds, _: call.note(order, environment, builds),
         ).code
         if code == 0:
             observation.results.append(full_session_name(world, options))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -23,6 +24,10 @@ from sconify_tasks.options import Options, session_name
 from sconify_tasks.signing.choose import choose_signer
 from sconify_tasks.simulation import simulation_warning
 from sconify_tasks.world import World
+
+if TYPE_CHECKING:
+    from sconify_dodo.worker import Gather
+    from sconify_tasks.settled.gather import Gathered
 
 _LARGEST_TEMPLATE = 1 << 20
 
@@ -111,11 +116,13 @@ def build_all(
     keep_going: bool,
     debug: bool,
     settled: frozenset[str] = frozenset(),
-    keep: Callable[[Mapping[str, Build]], None] = lambda _builds: None,
+    keep: Callable[[Mapping[str, Build], Mapping[str, Gathered]], None] = lambda _builds, _gathered: None,
+    gather: Gather = lambda _build, _groups: None,
 ) -> Result:
     """Plan every image, and run what is stale. A run that finds nothing to do imports no doit.
 
-    `settled` images are known to have nothing to do; `keep` is told the builds that are done, before they are closed.
+    `settled` images are known to have nothing to do; `keep` is told the builds that are done, before they are closed, and what
+    the workers that made some of them did `gather` of those.
     A verbose world shows what was made: each Dockerfile, and each session with its secrets masked.
     """
     check_targets(orders)
@@ -124,12 +131,14 @@ def build_all(
     upstream = {order.name: order.upstream for order in orders if order.upstream}
     warn_of_simulation(world, orders)
     try:
-        code = _run(world, builds, upstream, jobs=jobs, keep_going=keep_going, debug=debug)
+        gathered: dict[str, Gathered] = {}
+        how = _How(jobs=jobs, keep_going=keep_going, debug=debug, gather=gather, gathered=gathered)
+        code = _run(world, builds, upstream, how)
         done = {name: build for name, build in builds.items() if all(step.name in build.settled for step in build.steps)}
         if code == 0 and world.verbose:
             for order in orders:
                 _show(world, builds[order.name], order)
-        keep(done)
+        keep(done, {name: found for name, found in gathered.items() if name in done})
         return Result(code=code, done=kept | done.keys())
     finally:
         for build in builds.values():
@@ -145,40 +154,50 @@ def _kept(orders: list[Order], settled: frozenset[str]) -> frozenset[str]:
     return frozenset(kept)
 
 
-def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, *, jobs: int, keep_going: bool, debug: bool) -> int:
-    stale, failed = plan_all(builds, upstream, world.events, keep_going=keep_going)
+class _How(Struct, frozen=True, kw_only=True):
+    """How a run goes: `jobs` at once, on after a failure or not; and what its workers gather of their images, and how."""
+
+    jobs: int
+    keep_going: bool
+    debug: bool
+    gather: Gather
+    gathered: dict[str, Gathered]
+
+
+def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, how: _How) -> int:
+    stale, failed = plan_all(builds, upstream, world.events, keep_going=how.keep_going)
     if not stale:
         return failed
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
-        stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=keep_going)
+        stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=how.keep_going)
         waits = {name: waits_for(name, upstream, stale) for name in stale}
         for name, (build, misses) in stale.items():
             world.events.emit(_plan_made(name, build, misses, after=tuple(waits[name])))
         try:
-            code = _run_stale(world, stale, waits, jobs=jobs, keep_going=keep_going, debug=debug)
+            code = _run_stale(world, stale, waits, how)
         except KeyboardInterrupt:
             world.events.interrupted()
             raise
-        if keep_going:
+        if how.keep_going:
             say_left_out(stale, upstream, world.events)
     return code or failed
 
 
-def _run_stale(
-    world: World, stale: Stale, waits: Mapping[str, tuple[str, ...]], *, jobs: int, keep_going: bool, debug: bool
-) -> int:
+def _run_stale(world: World, stale: Stale, waits: Mapping[str, tuple[str, ...]], how: _How) -> int:
     """Steps on threads; or, of many images, whole images in worker processes (docs/adr/0008-worker-processes.md)."""
-    from sconify_dodo.tasks import image_tasks, run_tasks, tasks_for
+    from sconify_dodo.tasks import NOWHERE, image_tasks, run_tasks, tasks_for
 
     state = world.environment.cache / "doit.db"
-    count = workers_for(world, stale, waits, jobs=jobs)
+    count = workers_for(world, stale, waits, jobs=how.jobs)
     if not count:
-        return run_tasks(tasks_for(stale, waits=waits), state=state, jobs=jobs, keep_going=keep_going, debug=debug)
+        return run_tasks(tasks_for(stale, waits=waits), state=state, jobs=how.jobs, keep_going=how.keep_going, debug=how.debug)
     from sconify_dodo.workers import working
 
-    with working(world, stale, count=count, state=state, keep_going=keep_going) as workers:
-        return run_tasks(image_tasks(workers), state=state, jobs=count, keep_going=keep_going, debug=debug)
+    with working(world, stale, count=count, state=state, keep_going=how.keep_going, gather=how.gather) as workers:
+        code = run_tasks(image_tasks(workers), state=NOWHERE, jobs=1, keep_going=how.keep_going, debug=how.debug)
+    how.gathered.update(workers.gathered)
+    return code
 
 
 def _plan_made(name: str, build: Build, misses: tuple[Miss, ...], *, after: tuple[str, ...]) -> PlanMade:

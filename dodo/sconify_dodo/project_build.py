@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from sconify_tasks.build import Build
     from sconify_tasks.observers import Run, Screen
     from sconify_tasks.project import Found, Project
+    from sconify_tasks.settled.gather import Gathered, Note
     from sconify_tasks.settled.record import Origin, SettledImage
+    from sconify_tasks.settled.watch import Watch
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -86,7 +88,12 @@ def _build(
     try:
         if recollection is None:  # the world has just made the root key
             recollection = recollect(environment, request.file, begun=begun)
-        keeper = _Keeper(recollection=recollection, ordered=ordered, digests=_digests(recollection, ordered))
+        keeper = _Keeper(
+            recollection=recollection,
+            ordered=ordered,
+            digests=_digests(recollection, ordered),
+            by_name={order.name: order for order in orders},
+        )
         result = build_all(
             world,
             orders,
@@ -95,6 +102,7 @@ def _build(
             debug=False,
             settled=frozenset() if request.look else keeper.settled(),
             keep=keeper.keep,
+            gather=keeper.gather,
         )
         if result.code == 0 or request.keep_going:
             done = [order for order in orders if order.name in result.done]
@@ -196,6 +204,7 @@ class _Keeper(Struct, frozen=True, kw_only=True):
     recollection: Recollection | None
     ordered: Ordered
     digests: Mapping[str, str]
+    by_name: Mapping[str, Order]
 
     def settled(self) -> frozenset[str]:
         """The images among the orders that need no plan."""
@@ -203,25 +212,34 @@ class _Keeper(Struct, frozen=True, kw_only=True):
             return frozenset()
         return self.recollection.among(self.digests)
 
-    def keep(self, builds: Mapping[str, Build]) -> None:
-        """Note what is done."""
+    def gather(self, build: Build, groups: Mapping[str, Watch]) -> Gathered | None:
+        """See `build_all`."""
+        if self.recollection is None:
+            return None
+        return self.recollection.gather(build, self._note(build.name), groups=groups)
+
+    def keep(self, builds: Mapping[str, Build], gathered: Mapping[str, Gathered]) -> None:
+        """See `build_all`."""
+        if self.recollection is not None:
+            self.recollection.keep(
+                builds,
+                {name: self._note(name) for name in builds},
+                origin=self._origin(self.recollection),
+                options=self.digests,
+                gathered=gathered,
+            )
+
+    def _note(self, name: str) -> Note:
         from sconify_dodo.front import demands_production
         from sconify_tasks.settled.gather import Note
 
-        if self.recollection is None:
-            return
-        digests = self.digests
-        by_name = {order.name: order for order in self.ordered.orders}
-        notes = {
-            name: Note(
-                options=digests[name],
-                warnings=self.ordered.warnings[name],
-                demands_production=demands_production(by_name[name].options),
-                resources=by_name[name].resources,
-            )
-            for name in builds
-        }
-        self.recollection.keep(builds, notes, origin=self._origin(self.recollection), options=digests)
+        order = self.by_name[name]
+        return Note(
+            options=self.digests[name],
+            warnings=self.ordered.warnings[name],
+            demands_production=demands_production(order.options),
+            resources=order.resources,
+        )
 
     def _origin(self, recollection: Recollection) -> Origin | None:
         """What the parse depended on, and the places of project files that would be nearer than these.

@@ -24,6 +24,8 @@ from sconify_tasks.step import Step
 if TYPE_CHECKING:
     from sconify_dodo.workers import Workers
 
+NOWHERE = Path(":memory:")
+"""For `run_tasks`: doit's state of tasks whose own steps are saved by those who run them."""
 _LOOK_UP_SECONDS = 0.25
 
 

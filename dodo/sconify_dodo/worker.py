@@ -1,4 +1,4 @@
-"""A worker process, from its fork to its end: makes one image at a time, and says what happens through its pipe.
+"""A worker process, from its fork to its end: takes one image after the other, and says what happens through its pipe.
 
 It has every plan of the run in its memory, and opens connections and files of its own. Steps and their order are doit's here
 as everywhere, and each step's state is saved when it ends.
@@ -11,26 +11,36 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from mmap import mmap
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from msgspec import Struct, field
 
 from sconify_dodo.plan_all import Stale
 from sconify_dodo.tasks import run_tasks, tasks_for
+from sconify_dodo.work_list import WorkList
 from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import Event, StepFailed
+from sconify_tasks.settled.recollection import SETTLES_SECONDS
 from sconify_tasks.step import Outputs
 from sconify_tasks.world import World
+
+if TYPE_CHECKING:
+    from sconify_tasks.build import Build
+    from sconify_tasks.settled.gather import Gathered
+    from sconify_tasks.settled.watch import Watch
 
 _PR_SET_PDEATHSIG = 1
 _BUNDLE_SECONDS = 0.05
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 """Blocked around a fork, until each side has its own way to take them."""
+
+
+Gather: TypeAlias = "Callable[[Build, Mapping[str, Watch]], Gathered | None]"
+"""See `Recollection.gather`."""
 
 
 class Admit(Struct, frozen=True, kw_only=True):
@@ -46,20 +56,26 @@ class Release(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """An image's end: the exit code, what its steps yielded until then, and a bug of ours that came up, as text."""
 
+    image: str
     code: int
     settled: Mapping[str, Outputs] = field(default_factory=dict)
     fault: str = ""
 
 
 class Given(Struct, frozen=True, kw_only=True):
-    """What a worker takes from the run that forks it. `stop` is one byte that all see: not 0 once no step is to begin."""
+    """What a worker, the `number`-th, takes from the run that forks it.
 
+    `allowance` is how many bytes of memory a step may use without asking.
+    """
+
+    number: int
     world: World
     stale: Stale
+    work: WorkList
     state: Path
     keep_going: bool
-    stop: mmap
-    loads_first: bool
+    allowance: int
+    gather: Gather
 
 
 class Post:
@@ -74,7 +90,7 @@ class Post:
         self._lock = threading.Lock()
         self._waiting: list[tuple[float, Event]] = []
         self._sent = 0.0
-        self._late: threading.Timer | None = None
+        self._sender: threading.Thread | None = None
 
     def tell(self, event: Event) -> None:
         """Send an event soon."""
@@ -83,12 +99,11 @@ class Post:
             self._waiting.append((now, event))
             if now - self._sent >= _BUNDLE_SECONDS:
                 self._send(None)
-            elif self._late is None:
-                self._late = threading.Timer(_BUNDLE_SECONDS, self._send_late)
-                self._late.daemon = True
-                self._late.start()
+            elif self._sender is None:
+                self._sender = threading.Thread(target=self._send_late, name="events", daemon=True)
+                self._sender.start()
 
-    def send(self, message: Admit | Release | Answer) -> None:
+    def send(self, message: Admit | Release | Answer | Gathered) -> None:
         """Send a message now, and the events before it."""
         with self._lock:
             self._send(message)
@@ -97,27 +112,33 @@ class Post:
         """Wait for what the run says."""
         return self._pipe.recv()
 
-    def _send(self, message: Admit | Release | Answer | None) -> None:
+    def _send(self, message: Admit | Release | Answer | Gathered | None) -> None:
         waiting, self._waiting = self._waiting, []
         self._sent = time.monotonic()
         self._pipe.send((waiting, message))
 
     def _send_late(self) -> None:
-        with self._lock, suppress(OSError):  # where the run is gone, the next message finds out
-            self._late = None
-            if self._waiting:
-                self._send(None)
+        """Send what has waited for long enough, for as long as the worker lives."""
+        with suppress(OSError):  # where the run is gone, the next message finds out
+            while True:
+                time.sleep(_BUNDLE_SECONDS)
+                with self._lock:
+                    if self._waiting:
+                        self._send(None)
 
 
 class Room:
-    """Memory that the run's own process hands out."""
+    """Memory that the run's own process hands out, beyond what each worker has for its one step at a time."""
 
-    def __init__(self, post: Post) -> None:
-        self._post = post
+    def __init__(self, post: Post, allowance: int) -> None:
+        self._post, self._allowance = post, allowance
 
     @contextmanager
     def admitted(self, size: int) -> Iterator[None]:
         """As `MemoryBudget.admitted`."""
+        if size <= self._allowance:
+            yield
+            return
         self._post.send(Admit(size=size))
         self._post.receive()
         try:
@@ -127,7 +148,7 @@ class Room:
 
 
 def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: int) -> NoReturn:
-    """Serve until the pipe's other end is closed. Never returns into the code that forked, nor runs its clean-up."""
+    """Make images while there are some. Never returns into the code that forked, nor runs its clean-up."""
     code = 1
     forgotten: list[object] = []  # the parent's: nothing may close or remove it here, so it is held until the end
     try:
@@ -139,7 +160,7 @@ def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: i
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         post = Post(pipe)
-        forgotten += given.world.forked(post.tell, Room(post))
+        forgotten += given.world.forked(post.tell, Room(post, given.allowance))
         code = _live(post, given)
     finally:
         os._exit(code)
@@ -147,14 +168,48 @@ def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: i
 
 def _live(post: Post, given: Given) -> int:
     with suppress(EOFError, OSError, KeyboardInterrupt):
-        if given.loads_first:
+        if given.number > 0:
             load_steps(given.stale)
-        while True:
-            post.send(_made(post.receive(), given))
+        notes = _Notes(post, given.gather)
+        while (image := given.work.take(given.number)) is not None:
+            answer = _made(image, given)
+            post.send(answer)
+            notes.gather()
+            if not answer.code:
+                notes.add(given.stale[image][0])
+        notes.wait()
+        notes.gather()
     with suppress(Exception):
         given.world.close()
         given.world.store.close()  # no interpreter ends here, which would do it
     return 0
+
+
+class _Notes:
+    """Has what is to be noted of an image gathered some time after its last write, while others are made."""
+
+    def __init__(self, post: Post, gather: Gather) -> None:
+        self._post, self._gather = post, gather
+        self._waiting: list[tuple[float, Build]] = []
+        self._groups: dict[str, Watch] = {}
+
+    def add(self, build: Build) -> None:
+        """Note a build that is done now, later."""
+        self._waiting.append((time.monotonic() + SETTLES_SECONDS, build))
+
+    def gather(self) -> None:
+        """Send what can be told by now."""
+        while self._waiting and self._waiting[0][0] <= time.monotonic():
+            _, build = self._waiting.pop(0)
+            found = self._gather(build, self._groups)
+            if found is not None:
+                self._groups |= found.groups
+                self._post.send(found)
+
+    def wait(self) -> None:
+        """Wait until all can be told."""
+        if self._waiting:
+            time.sleep(max(0, self._waiting[-1][0] - time.monotonic()))
 
 
 def load_steps(stale: Stale) -> None:
@@ -167,7 +222,7 @@ def _made(name: str, given: Given) -> Answer:
     build, misses = given.stale[name]
 
     def may_begin() -> None:
-        if given.stop[0]:
+        if given.work.stopped:
             raise Interrupted("another image failed")
 
     try:
@@ -175,10 +230,10 @@ def _made(name: str, given: Given) -> Answer:
         code = run_tasks(tasks, state=given.state, jobs=1, keep_going=given.keep_going, debug=False)
     except SconifyError as error:
         given.world.events.emit(StepFailed(image=name, step="build", message=str(error)))
-        return Answer(code=error.exit_code, settled=dict(build.settled))
+        return Answer(image=name, code=error.exit_code, settled=dict(build.settled))
     except Exception as error:  # noqa: BLE001 - told where it can be reported
-        return Answer(code=1, settled=dict(build.settled), fault=f"{type(error).__name__}: {error}")
-    return Answer(code=code, settled=dict(build.settled))
+        return Answer(image=name, code=1, settled=dict(build.settled), fault=f"{type(error).__name__}: {error}")
+    return Answer(image=name, code=code, settled=dict(build.settled))
 
 
 def _die_with(parent: int) -> None:

@@ -1,33 +1,41 @@
 """Worker processes for a run of many images: what a small image costs is mostly Python, which runs on one thread at a time.
 
-A worker is a fork of the run after it has planned. It is handed whole images, one at a time, and sends back events and what
-the steps yielded; one thread of the run waits for each. Actions that images share still run once: `flights` locks among
-processes too. No worker outlives its run: the kernel kills it with its parent, and an end of its pipe ends it.
+A worker is a fork of the run after it has planned. It takes whole images off a list that all share, one after the other, and
+sends back events, what the steps yielded, and what is to be noted; one thread of the run listens to each. Actions that images
+share still run once: `flights` locks among processes too. No worker outlives its run: the kernel kills it with its parent,
+and an end of its pipe ends it.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from mmap import mmap
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sconify_cache.wal import pauses
 from sconify_dodo.plan_all import Stale
-from sconify_dodo.worker import SIGNALS, Admit, Answer, Given, Release, live
+from sconify_dodo.work_list import WorkList
+from sconify_dodo.worker import SIGNALS, Admit, Answer, Gather, Given, Release, live
 from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import StepFailed
+from sconify_tasks.memory_budget import MemoryBudget
 from sconify_tasks.world import World
 
+if TYPE_CHECKING:
+    from sconify_tasks.settled.gather import Gathered
+
 _PATIENCE = 2.0
-_LOOK_SECONDS = 0.01
+_ALLOWANCE = 40 << 20
+"""Bytes that a worker's step may use without asking: a heavy one with small trees (`working_set`)."""
+_LOOK_UP_SECONDS = 0.25
 
 
 class WorkerFault(Exception):  # noqa: N818 - a bug of ours that came up in a worker, on its way to where it is reported
@@ -44,64 +52,88 @@ class ImageFailed(SconifyError):  # noqa: N818 - said already, by the events of 
 
 @dataclass(slots=True, kw_only=True)
 class Workers:
-    """The workers of a run, each for one thread at a time. `code` is the exit code of what made the others stop."""
+    """The workers of a run. `code` is the exit code of what made the others stop; `gathered` what they gathered, by image."""
 
     world: World
     stale: Stale
+    work: WorkList
     keep_going: bool
-    stop: mmap
-    idle: queue.SimpleQueue[Connection | None] = field(default_factory=queue.SimpleQueue)
-    alive: int = 0
     over: bool = False
     code: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    gathered: dict[str, Gathered] = field(default_factory=dict)
+    _answers: dict[str, Answer] = field(default_factory=dict)
+    _listeners: list[threading.Thread] = field(default_factory=list)
+    _alive: int = 0
+    _fault: str = ""
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def make(self, image: str) -> None:
-        """Have an image made; raises ImageFailed where it was not, after the stream was told why."""
-        build, misses = self.stale[image]
+        """Wait until an image is made; raises ImageFailed where it was not, after the stream was told why."""
         answer = self._answer(image)
-        build.settled.update(answer.settled)
-        if "deliver" in answer.settled and any(miss.step.name == "deliver" for miss in misses):
-            self.world.delivered(build.options.text("to"))
-        if answer.code and not self.keep_going:
-            with self._lock:
-                self.code = self.code or answer.code  # of those that stopped for it, some may be heard of before it is
-            self.stop[0] = 1
-        if answer.fault:
-            raise WorkerFault(answer.fault)
+        if answer.fault or (self._fault and not self.keep_going):
+            raise WorkerFault(answer.fault or self._fault)
         if answer.code:
             raise ImageFailed(image, self.code or answer.code)
 
-    def _answer(self, image: str) -> Answer:
-        worker = self.idle.get()
-        if worker is None:  # the last one died
-            self.idle.put(None)
-            return self._lost(image)
-        try:
-            answer = self._asked(worker, image)
-        except (EOFError, OSError):
-            with self._lock:
-                self.alive -= 1
-                if not self.alive:
-                    self.idle.put(None)
-            return self._lost(image)
-        self.idle.put(worker)
-        return answer
+    def listen(self, number: int, worker: Connection) -> None:
+        """Hear a worker, from now on until its end, on a thread."""
+        self._alive += 1
+        self._listeners.append(threading.Thread(target=self._hear, args=(number, worker), name=f"worker {number}", daemon=True))
+        self._listeners[-1].start()
 
-    def _asked(self, worker: Connection, image: str) -> Answer:
-        with ExitStack() as room:
-            worker.send(image)
-            while True:
-                events, said = worker.recv()
-                for at, event in () if self.over else events:
-                    self.world.events.emit(event, at=at)
-                if isinstance(said, Answer):
-                    return said
-                if isinstance(said, Admit):
-                    room.enter_context(self.world.memory.admitted(said.size))
-                    worker.send(None)
-                elif isinstance(said, Release):
-                    room.close()
+    def wait(self) -> None:
+        """Wait until all have ended."""
+        for listener in self._listeners:
+            while listener.is_alive():
+                listener.join(_LOOK_UP_SECONDS)
+
+    def _answer(self, image: str) -> Answer:
+        with self._changed:
+            # A signal that comes just before the wait is seen when that ends.
+            while image not in self._answers and self._alive:
+                self._changed.wait(_LOOK_UP_SECONDS)
+            answer = self._answers.get(image)
+        if answer is not None:
+            return answer
+        return Answer(image=image, code=self.code) if self.work.stopped else self._lost(image)
+
+    def _hear(self, number: int, worker: Connection) -> None:
+        try:
+            with ExitStack() as room:
+                while True:
+                    events, said = worker.recv()
+                    for at, event in () if self.over else events:
+                        self.world.events.emit(event, at=at)
+                    if isinstance(said, Answer):
+                        self._take(said)
+                    elif isinstance(said, Admit):
+                        room.enter_context(self.world.memory.admitted(said.size))
+                        worker.send(None)
+                    elif isinstance(said, Release):
+                        room.close()
+                    elif said is not None:
+                        self.gathered[said.image.name] = said
+        except (EOFError, OSError):
+            image = self.work.held_by(number)
+            if image is not None and image not in self._answers and not self.over:
+                self._take(self._lost(image))
+        finally:
+            with self._changed:
+                self._alive -= 1
+                self._changed.notify_all()
+
+    def _take(self, answer: Answer) -> None:
+        build, misses = self.stale[answer.image]
+        build.settled.update(answer.settled)
+        with self._changed:
+            if "deliver" in answer.settled and any(miss.step.name == "deliver" for miss in misses):
+                self.world.delivered(build.options.text("to"))
+            if answer.code and not self.keep_going:
+                self.code = self.code or answer.code  # of those that stopped for it, some may be heard of before it is
+                self.work.stop()
+            self._fault = self._fault or answer.fault
+            self._answers[answer.image] = answer
+            self._changed.notify_all()
 
     def _lost(self, image: str) -> Answer:
         if self.over:
@@ -110,37 +142,51 @@ class Workers:
             "the worker process that made it is gone: was it killed, perhaps for want of memory? -n 1 runs without workers"
         )
         self.world.events.emit(StepFailed(image=image, step="build", message=message))
-        return Answer(code=1)
+        return Answer(image=image, code=1)
 
 
 @contextmanager
-def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: bool) -> Iterator[Workers]:
-    """Start workers that know these images, for the length of the block. No other thread may run."""
+def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: bool, gather: Gather) -> Iterator[Workers]:
+    """Start workers that make these images; at the end of the block wait for theirs. No other thread may run."""
     assert threading.active_count() == 1
     if any(miss.step.name == "sign" for _, misses in stale.values() for miss in misses):
         for signer in world.signers.values():
             signer.signer()  # here, where a passphrase is asked for once
     world.let_go()
+    assert isinstance(world.memory, MemoryBudget), "a worker has no workers"
     gc.freeze()  # what is there is not looked through, and so not copied, by any worker's collections
-    workers = Workers(world=world, stale=stale, keep_going=keep_going, stop=mmap(-1, 1))
     started: list[tuple[int, Connection]] = []
-    try:
-        for number in range(count):
-            given = Given(
-                world=world, stale=stale, state=state, keep_going=keep_going, stop=workers.stop, loads_first=number > 0
-            )
-            started.append(_start(given, [end for _, end in started]))
-            workers.alive += 1
-            workers.idle.put(started[-1][1])
-        yield workers
-    except BaseException:
-        workers.over = True
-        for pid, _ in started:
-            os.kill(pid, signal.SIGTERM)
-        raise
-    finally:
-        gc.unfreeze()
-        _end(started)
+    with WorkList(stale, workers=count) as work, world.memory.set_aside(shares=count, size=_ALLOWANCE) as allowance:
+        workers = Workers(world=world, stale=stale, work=work, keep_going=keep_going)
+        try:
+            for number in range(count):
+                given = Given(
+                    number=number,
+                    world=world,
+                    stale=stale,
+                    work=work,
+                    state=state,
+                    keep_going=keep_going,
+                    allowance=allowance,
+                    gather=gather,
+                )
+                started.append(_start(given, [end for _, end in started]))
+            for number, (_, end) in enumerate(started):
+                workers.listen(number, end)
+            yield workers
+            workers.wait()
+        except BaseException:
+            workers.over = True
+            for pid, _ in started:
+                os.kill(pid, signal.SIGTERM)
+            raise
+        finally:
+            gc.unfreeze()
+            for pid, _ in started:
+                _end(pid)
+            workers.wait()
+            for _, end in started:
+                end.close()
 
 
 def _start(given: Given, others: list[Connection]) -> tuple[int, Connection]:
@@ -157,15 +203,13 @@ def _start(given: Given, others: list[Connection]) -> tuple[int, Connection]:
     return pid, ours
 
 
-def _end(started: list[tuple[int, Connection]]) -> None:
-    """Wait for the workers' end; kill those that don't come to it. Nothing is asked of them any more."""
-    for _, end in started:
-        end.close()
-    until = time.monotonic() + _PATIENCE
-    for pid, _ in started:
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > until:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                break
-            time.sleep(_LOOK_SECONDS)
+def _end(pid: int) -> None:
+    """Wait for a worker's end; kill it where it does not come to it. Nothing is asked of it any more."""
+    for pause in pauses(_PATIENCE):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return
+        if pause is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        time.sleep(pause)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,13 @@ class Note(Struct, frozen=True, kw_only=True):
     resources: Path
 
 
+class Gathered(Struct, frozen=True, kw_only=True):
+    """What is to be noted of an image, and the groups of files that it was the first to look at, by name."""
+
+    image: SettledImage
+    groups: Mapping[str, Watch]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Watched:
     """What was found so far. `begun` is when the run began (ns): what was read must be older."""
@@ -45,8 +52,9 @@ class _Watched:
     sight: Sight
     build: Build
     begun: int
-    groups: dict[str, Watch]
+    groups: Mapping[str, Watch]
     own: Watching = field(default_factory=Watching)
+    fresh: dict[str, Watch] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     engine: dict[str, str] = field(default_factory=dict)
     tags: list[tuple[str, str, str]] = field(default_factory=list)
@@ -66,17 +74,18 @@ class _Watched:
 
     def group(self, name: str, fill: Callable[[Watching], None]) -> None:
         """Files that other images watch too: the first one looks at them, for this run."""
-        if name not in self.groups:
+        found = self.groups.get(name) or self.fresh.get(name)
+        if found is None:
             group = Watching()
             fill(group)
-            self.groups[name] = group.done()
-        self.shared[name] = self.groups[name].digest
+            found = self.fresh[name] = group.done()
+        self.shared[name] = found.digest
 
 
-def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: dict[str, Watch]) -> SettledImage | None:
+def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: Mapping[str, Watch]) -> Gathered | None:
     """Note a build that has nothing left to do; None where that can't be told, or not yet.
 
-    `groups` are those that images share, by name: what is missing is added.
+    `groups` are those that other images looked at in this run, by name.
     """
     watched = _Watched(sight=sight, build=build, begun=begun, groups=groups)
     try:
@@ -92,7 +101,7 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: dict[s
             return None
     except (_Unknown, TooNewError, OSError, LookupError, ValueError, TypeError, RecursionError):  # others may write there too
         return None
-    return SettledImage(
+    image = SettledImage(
         name=build.name,
         options=note.options,
         session=str(build.external("session")),
@@ -106,6 +115,7 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: dict[s
         tags=tuple(watched.tags),
         cas=watched.cas,
     )
+    return Gathered(image=image, groups=watched.fresh)
 
 
 def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:

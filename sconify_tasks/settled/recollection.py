@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from sconify_cache.ticks import FINE_NS
@@ -22,10 +23,12 @@ from sconify_tasks.settled.watch import Watch
 
 if TYPE_CHECKING:
     from sconify_tasks.build import Build
-    from sconify_tasks.settled.gather import Note
+    from sconify_tasks.settled.gather import Gathered, Note
 
 # The store's "last use" is exact to a day: a plan is made at least once a day, so that a prune knows what is in use.
 _VALID_NS: Final = 24 * 3600 * 10**9
+SETTLES_SECONDS: Final = FINE_NS / 10**9
+"""After this long the stat of what a build wrote tells the next write."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,24 +82,42 @@ class Recollection:
         """A keyed digest of options, or of variables."""
         return keyed(self.key, value)
 
-    def keep(
-        self, builds: Mapping[str, Build], notes: Mapping[str, Note], *, origin: Origin | None, options: Mapping[str, str]
-    ) -> None:
-        """Note the builds that are done. What was noted of other images stays, if their options are what they were."""
+    def gather(self, build: Build, note: Note, *, groups: Mapping[str, Watch]) -> Gathered | None:
+        """What is to be noted of a build that is done; None where that can't be told: not yet, or never.
+
+        `SETTLES_SECONDS` after its last write at the earliest. See `gather.gather` for `groups`.
+        """
         from sconify_tasks.settled.gather import gather
 
-        if builds:
-            time.sleep(FINE_NS / 10**9)  # so that what was written last can be told from what is written next
+        return gather(build, note, sight=_sight(self.environment, self.memory), begun=self.begun, groups=groups)
+
+    def keep(
+        self,
+        builds: Mapping[str, Build],
+        notes: Mapping[str, Note],
+        *,
+        origin: Origin | None,
+        options: Mapping[str, str],
+        gathered: Mapping[str, Gathered] = MappingProxyType({}),
+    ) -> None:
+        """Note the builds that are done, `gathered` or not yet.
+
+        What was noted of other images stays, if their options are what they were.
+        """
+        rest = {name: build for name, build in builds.items() if name not in gathered}
+        if rest:
+            time.sleep(SETTLES_SECONDS)  # so that what was written last can be told from what is written next
         self.sight = _sight(self.environment, self.memory)
         before = self._noted()
         same = origin is not None and self.memory.origin == origin
         kept = {name: image for name, image in self.memory.images.items() if self._stays(image, same=same, options=options)}
         groups: dict[str, Watch] = {}
-        for name, build in builds.items():
+        for name in builds:
             kept.pop(name, None)
-            found = gather(build, notes[name], sight=self.sight, begun=self.begun, groups=groups)
+            found = gathered[name] if name in gathered else self.gather(rest[name], notes[name], groups=groups)
             if found is not None:
-                kept[name] = found
+                kept[name] = found.image
+                groups |= found.groups
         self.memory.origin, self.memory.images = origin, kept
         self.memory.groups |= groups
         if self._noted() != before:

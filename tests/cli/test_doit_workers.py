@@ -8,7 +8,6 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from mmap import mmap
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cli.test_interrupted import locked
 from parts.kernel_locks import waiting_for_locks
 
 from sconify_dodo.front import make_build
+from sconify_dodo.work_list import WorkList
 from sconify_dodo.worker import Answer
 from sconify_dodo.workers import ImageFailed, Workers
 from sconify_tasks.errors import Interrupted
@@ -167,14 +167,19 @@ def test_the_first_failure_keeps_other_images_from_being_begun(project):
 
 
 def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(native, place):
-    """Whichever of the two the run hears of first."""
+    """Whichever of the two the run waits for first."""
     ours, theirs = Pipe()
-    with world_of(place, Recorder()) as world, ours, theirs:
-        stale = {name: (make_build(world, order_for(native, place)), ()) for name in ("fails", "stops")}
-        workers = Workers(world=world, stale=stale, keep_going=False, stop=mmap(-1, 1))
-        workers.idle.put(ours)
+    names = ("stops", "fails")
+    with world_of(place, Recorder()) as world, ours, theirs, WorkList(names, workers=1) as work:
+        stale = {name: (make_build(world, order_for(native, place)), ()) for name in names}
+        workers = Workers(world=world, stale=stale, work=work, keep_going=False)
         for name, code in {"fails": 1, "stops": Interrupted.exit_code}.items():
-            theirs.send(((), Answer(code=code)))
+            theirs.send(((), Answer(image=name, code=code)))
+        workers.listen(0, ours)
+        for name in names:
             with pytest.raises(ImageFailed) as caught:
                 workers.make(name)
-            assert (caught.value.exit_code, workers.stop[0]) == (1, 1)
+            assert caught.value.exit_code == 1
+        assert work.stopped
+        theirs.close()
+        workers.wait()

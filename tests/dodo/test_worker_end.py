@@ -9,7 +9,7 @@ _PROGRAM = """
 import os
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from mmap import mmap
+from sconify_dodo.work_list import WorkList
 from sconify_dodo.worker import Given, live
 
 class Parents:
@@ -32,7 +32,16 @@ class World:
 ours, theirs = Pipe()
 parent = os.getpid()
 if not (pid := os.fork()):
-    given = Given(world=World(), stale={}, state=Path("none"), keep_going=False, stop=mmap(-1, 1), loads_first=False)
+    given = Given(
+        number=0,
+        world=World(),
+        stale={},
+        work=WorkList([], workers=1),
+        state=Path("none"),
+        keep_going=False,
+        allowance=0,
+        gather=lambda build, groups: None,
+    )
     live(theirs, [ours], given, parent=parent)
 ours.close()
 theirs.close()
