@@ -1,6 +1,7 @@
 """What `embed.py` measures: a folder becomes the sconified ELF file, as the steps do it; its digests as a layer come after.
 
-Run again, it takes what it can from before.
+Run again, it takes what it can from before. As in the store, what is made is a new file beside the earlier ones: to replace
+one, ext4 would write it to the disk first.
 
 Usage: python benchmarks/embed_tree.py TREE WORK RUNTIME
 """
@@ -30,7 +31,8 @@ KEY = bytes(32)
 def main() -> None:
     """Embed TREE; WORK holds what the run before left."""
     tree, work, runtime = (Path(argument) for argument in sys.argv[1:4])
-    remembered, digested, made = work / "files.json", work / "digests.json", work / "sconified"
+    remembered, digested = work / "files.json", work / "digests.json"
+    earlier = sorted(work.glob("sconified-*"))
     files = json.loads(remembered.read_text()) if remembered.exists() else {}
     cache = StatCache(
         work / "stat.db",
@@ -63,11 +65,10 @@ def main() -> None:
         embedded=embedded,
         digests=digests,
     )
-    before = known_contents(made, section_offset(runtime, {FILE_SYSTEM: b""}, FILE_SYSTEM)) if made.exists() else {}
+    before = known_contents(earlier[-1], section_offset(runtime, {FILE_SYSTEM: b""}, FILE_SYSTEM)) if earlier else {}
     filling = Filling(outline=section, native=lambda: native, known=before)
-    with (work / "new").open("w+b") as out:
+    with (work / f"sconified-{len(earlier):03}").open("xb") as out:
         write_sconified(runtime, out, {FILE_SYSTEM: filling})
-    (work / "new").rename(made)
     cache.save()
     digested.write_bytes(encode_digests(digests))
     remembered.write_text(json.dumps({entry.path.decode(): entry.content.hex() for entry in embedded}))

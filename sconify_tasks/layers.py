@@ -12,6 +12,7 @@ from msgspec import Struct
 from sconify_cache.digest import Digest
 from sconify_cache.keys import JSON
 from sconify_cache.store import WritableStore
+from sconify_tasks.ahead import Ahead
 from sconify_tasks.image.entry import Entry
 from sconify_tasks.image.model import Layer, Sha256
 from sconify_tasks.image.tar_write import Content, FileRange, TarWriter, order_key
@@ -64,11 +65,9 @@ def _copied_layer(store: WritableStore, ordered: Iterable[tuple[Entry, Content]]
 
 def take_layer(store: WritableStore, path: Path) -> tuple[Digest, Sha256]:
     """Take a finished layer over; its two digests, BLAKE3 for the store and SHA-256 for images, are taken at the same time."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with path.open("rb", buffering=0) as again, ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(hashlib.file_digest, again, "sha256")
-        return store.adopt(path), Sha256(f"sha256:{sha256.result().hexdigest()}")
+    with path.open("rb", buffering=0) as again, Ahead[str]() as beside:
+        sha256 = beside.do(lambda: hashlib.file_digest(again, "sha256").hexdigest())
+        return store.adopt(path), Sha256(f"sha256:{beside.result(sha256)}")
 
 
 def layer_in_store(store: WritableStore, blob: Digest, facts: Mapping[str, JSON]) -> Layer:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import BoundedSemaphore
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from sconify_tasks.ahead import Ahead, Promise
 from sconify_tasks.binary_fs.index import CHUNK
 
-_THREADS = 2
 # Each of what a scan reads at once: what waits for a thread is all that is in memory.
 _BLOCKS = 8
 
@@ -28,17 +28,16 @@ class ChunkDigests:
     ) -> None:
         self._known, self._wanted = known, wanted
         self._before = before or {}
-        self._found: dict[bytes, list[bytes | Future[bytes]]] = {}
+        self._found: dict[bytes, list[bytes | Promise[bytes]]] = {}
         self._rest = bytearray()
-        self._free = BoundedSemaphore(_BLOCKS)
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: Ahead[bytes] = Ahead()
+        self._ahead: deque[Promise[bytes]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._threads.__exit__()
 
     def wants(self, path: bytes, content_id: bytes | None) -> bool:
         """Whether a file must be read for its digests."""
@@ -69,7 +68,7 @@ class ChunkDigests:
         """Digests of a file, joined: found while it was read, or known from before."""
         found = self._found.get(path)
         if found is not None:
-            return b"".join(block if isinstance(block, bytes) else block.result() for block in found)
+            return b"".join(block if isinstance(block, bytes) else self._threads.result(block) for block in found)
         before = self._before.get(path)
         return self._known[content_id] if before is None else before
 
@@ -77,12 +76,11 @@ class ChunkDigests:
         if len(block) <= CHUNK:  # a thread would cost more than it saves
             self._found[path].append(_hash(block))
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS)
-        self._free.acquire()
-        future = self._pool.submit(_hash, block)
-        future.add_done_callback(lambda _: self._free.release())
-        self._found[path].append(future)
+        if len(self._ahead) == _BLOCKS:
+            self._threads.result(self._ahead.popleft())
+        promise = self._threads.do(partial(_hash, block))
+        self._ahead.append(promise)
+        self._found[path].append(promise)
 
 
 def encode_digests(digests: Mapping[bytes, bytes]) -> bytes:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from sconify_tasks.ahead import Ahead, Promise
 from sconify_tasks.binary_fs.index import HEADER, Extent, decode_header, decode_index
 from sconify_tasks.binary_fs.reading import exactly
 from sconify_tasks.binary_fs.section import Outline
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.fspf.errors import MalformedError
 from sconify_tasks.image.paths import shown
-from sconify_tasks.image.source import ContentIdSource, SourceImage
+from sconify_tasks.image.source import ContentIdSource, SourceImage, WholeFile
 from sconify_tasks.image.tar_write import FileRange
-from sconify_tasks.kernel_copy import copy_range
+from sconify_tasks.kernel_copy import Copier, copy_range, is_plain_file
 
 _HINT = "build again when nothing writes to it"
 
@@ -65,20 +67,46 @@ class Filling:
     def _read_missing(self, out: BinaryIO, start: int, missing: dict[bytes, Extent]) -> None:
         native = self.native()
         known = native.content_id if isinstance(native, ContentIdSource) else None
-        with native.walk(sorted(missing)) as stream:
-            for entry, content in stream:
-                extent = missing.pop(entry.path, None)
-                if extent is None or content is None:
-                    continue
-                out.seek(start + extent.offset)
-                if known is not None and known(entry.path) is not None:
-                    # The source notices by itself a file that changed since its content id was taken.
-                    copy_range(content, out, extent.size)
-                else:
-                    _copy_checked(entry.path, content, out, extent)
-                self.progress(extent.size)
+        out.flush()
+        copier = Copier(out) if is_plain_file(out) else None
+        with Ahead[int]() as copies, native.walk(sorted(missing)) as stream:
+
+            def contents() -> Iterator[tuple[bytes, int | Promise[int]]]:
+                for entry, content in stream:
+                    extent = missing.pop(entry.path, None)
+                    if extent is None or content is None:
+                        continue
+                    at = start + extent.offset
+                    if known is None or known(entry.path) is None:
+                        out.seek(at)
+                        _copy_checked(entry.path, content, out, extent)
+                    elif copier is not None and isinstance(content, WholeFile) and extent.size:
+                        yield entry.path, _copy_ahead(copies, copier, content, at, extent.size)
+                        continue
+                    else:
+                        # The source notices by itself a file that changed since its content id was taken.
+                        out.seek(at)
+                        copy_range(content, out, extent.size)
+                    yield entry.path, extent.size
+
+            for _, size in copies.in_order(contents()):
+                self.progress(size)
         if missing:
             raise SconifyError(f"{shown(min(missing))} is gone from the native image", hint=_HINT)
+
+
+def _copy_ahead(copies: Ahead[int], copier: Copier, content: WholeFile, offset: int, size: int) -> Promise[int]:
+    descriptor, check = content.hand_over()
+
+    def copy() -> int:
+        try:
+            copier.copy(descriptor, offset, size)
+            check(descriptor)
+        finally:
+            os.close(descriptor)
+        return size
+
+    return copies.do(copy, drop=lambda: os.close(descriptor))
 
 
 def known_contents(path: Path, section: int) -> dict[bytes, FileRange]:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from threading import local
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
-from sconify_cache.digest import Digest
+from sconify_tasks.ahead import Ahead, Promise
 from sconify_tasks.image.folder import Seen
 from sconify_tasks.image.source import ContentWatcher, TakeBlock
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-_THREADS = 2
 # In the processor's cache while it is hashed twice; a multiple of the chunks that watchers hash.
 _BLOCK = 256 << 10
 _LARGE = 64 << 10  # a smaller file costs less than to hand it over
 _FEW = 4 << 20  # so many bytes are read before threads are worth their start
-_WAITING = 64  # open descriptors
 T = TypeVar("T")
 
 
@@ -32,21 +27,20 @@ class _Buffer(local):
 
 
 class ContentIds:
-    """Takes keyed BLAKE3 of files that were seen. A context manager: at its end no thread is left."""
+    """Takes keyed BLAKE3 of files that were seen. A context manager: at its end no thread is left, and no file open."""
 
     def __init__(self, key: bytes, watcher: ContentWatcher | None) -> None:
         self._key, self._watcher, self._buffer = key, watcher, _Buffer()
-        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: Ahead[bytes] = Ahead()
         self._alone = _FEW
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._ahead.__exit__()
 
-    def take(self, seen: Seen) -> Digest | Future[Digest]:
+    def take(self, seen: Seen) -> bytes | Promise[bytes]:
         """Read a file, of which nothing but its path must outlive this call: it is open already."""
         descriptor = seen.open()
         take = self._watcher.watch(seen.path) if self._watcher is not None else None
@@ -54,13 +48,13 @@ class ContentIds:
         if size < _LARGE or size <= self._alone:
             self._alone -= size
             return self._read(seen, descriptor, take)
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor
+        return self._ahead.do(partial(self._read, seen, descriptor, take), drop=partial(os.close, descriptor))
 
-            self._pool = ThreadPoolExecutor(_THREADS)
-        return self._pool.submit(self._read, seen, descriptor, take)
+    def in_order(self, items: Iterable[tuple[T, bytes | Promise[bytes]]]) -> Iterator[tuple[T, bytes]]:
+        """Each item with its content id, in the order in which they come; a few files are read ahead."""
+        return self._ahead.in_order(items)
 
-    def _read(self, seen: Seen, descriptor: int, take: TakeBlock | None) -> Digest:
+    def _read(self, seen: Seen, descriptor: int, take: TakeBlock | None) -> bytes:
         from blake3 import blake3
 
         hasher, left = blake3(key=self._key), seen.stat.st_size
@@ -74,22 +68,7 @@ class ContentIds:
             seen.check(descriptor)
         finally:
             os.close(descriptor)
-        return Digest(hasher.hexdigest())
-
-
-def in_order(items: Iterable[tuple[T, bytes | Future[Digest]]]) -> Iterator[tuple[T, bytes]]:
-    """Each item with what was promised for it, in the order in which they come; a few are ahead."""
-    waiting: deque[tuple[T, bytes | Future[Digest]]] = deque()
-    for item in items:
-        waiting.append(item)
-        while waiting and (len(waiting) > _WAITING or isinstance(waiting[0][1], bytes) or waiting[0][1].done()):
-            yield _kept(*waiting.popleft())
-    while waiting:
-        yield _kept(*waiting.popleft())
-
-
-def _kept(item: T, promised: bytes | Future[Digest]) -> tuple[T, bytes]:
-    return item, promised if isinstance(promised, bytes) else bytes.fromhex(promised.result())
+        return hasher.digest()
 
 
 def _fill(descriptor: int, view: memoryview) -> int:

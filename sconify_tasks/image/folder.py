@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from sconify_tasks.errors import SconifyError
@@ -115,11 +115,12 @@ class Seen(NamedTuple):
 
 
 class SeenFile(io.RawIOBase):
-    """The content of a file that was seen, opened when it is first read. `finish` raises if it was written to meanwhile."""
+    """The content of a file that was seen, opened when it is first used. `finish` raises if it was written to meanwhile."""
 
     def __init__(self, seen: Seen) -> None:
         super().__init__()
         self._seen = seen
+        self._descriptor = -1
         self._file: BinaryIO | None = None
 
     def readable(self) -> bool:
@@ -148,24 +149,37 @@ class SeenFile(io.RawIOBase):
 
     def fileno(self) -> int:
         """As of any file: the kernel may copy from it."""
-        return self._opened().fileno()
+        if self._descriptor < 0:
+            self._descriptor = self._seen.open()
+        return self._descriptor
+
+    def hand_over(self) -> tuple[int, Callable[[int], None]]:
+        """As `WholeFile`. Nothing may have been read."""
+        descriptor, self._descriptor = self.fileno(), -1
+        return descriptor, self._seen.check
 
     def finish(self) -> None:
         """Check and close what was opened."""
-        if self._file is not None:
-            self._seen.check(self._file.fileno())
-            self._file.close()
+        if self._descriptor >= 0:
+            self._seen.check(self._descriptor)
+            self._close()
 
     def close(self) -> None:
         """Close what was opened."""
+        self._close()
+        super().close()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
-        super().close()
+        elif self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._file, self._descriptor = None, -1
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
             size = self._seen.stat.st_size
-            self._file = os.fdopen(self._seen.open(), "rb", buffering=min(CHUNK, max(size, 2)))
+            self._file = os.fdopen(self.fileno(), "rb", buffering=min(CHUNK, max(size, 2)))
         return self._file
 
 

@@ -15,15 +15,16 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
 from sconify_cache.ticks import settled_at
+from sconify_tasks.ahead import Promise
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.config import identity_of, parse_config
-from sconify_tasks.image.content_ids import ContentIds, in_order
+from sconify_tasks.image.content_ids import ContentIds
 from sconify_tasks.image.entry import Entry, Kind
 from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed, descend, fingerprint, linked, lstat
 from sconify_tasks.image.index import names
@@ -31,9 +32,6 @@ from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
 from sconify_tasks.image.source import ContentWatcher, Fingerprint, not_there
 from sconify_tasks.image.tar_write import order_key, write_tar
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _CONFIG = 4 << 20
 _PATIENCE_NS = 100 * 10**6
@@ -222,7 +220,7 @@ class RootfsSource:
         looked_at = {}
         # Closed at once, whatever ends it: it holds descriptors of folders.
         with ContentIds(self._content_key, self.watcher) as ids, closing(self._looked_at(ids)) as looking:
-            for (path, status, is_new, (before, after)), content in in_order(looking):
+            for (path, status, is_new, (before, after)), content in ids.in_order(looking):
                 if stat.S_ISREG(status.st_mode):
                     self._content_ids[path] = content
                     if self._stat_cache and is_new:
@@ -233,15 +231,14 @@ class RootfsSource:
         self._identified = looked_at
         return total.hexdigest()
 
-    def _looked_at(self, ids: ContentIds) -> Generator[tuple[_LookedAt, bytes | Future[Digest]]]:
+    def _looked_at(self, ids: ContentIds) -> Generator[tuple[_LookedAt, bytes | Promise[bytes]]]:
         """Every path; a file's content id may be on its way."""
         for seen in self._descend([b"/"]):
-            content: bytes | Future[Digest] = b""
+            content: bytes | Promise[bytes] = b""
             known = None
             if stat.S_ISREG(seen.stat.st_mode):
                 known = self._stat_cache.lookup(self._host + seen.path, seen.stat) if self._stat_cache else None
-                found = ids.take(seen) if known is None else known
-                content = bytes.fromhex(found) if isinstance(found, str) else found
+                content = ids.take(seen) if known is None else bytes.fromhex(known)
             yield (seen.path, seen.stat, known is None, seen.line()), content
 
     def _check_unchanged(self, path: bytes, found: os.stat_result | None) -> None:

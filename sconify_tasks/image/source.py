@@ -112,6 +112,17 @@ class SeenSource(Protocol):
         """An identity that folders of equal content share; of what is no folder the identity."""
 
 
+@runtime_checkable
+class WholeFile(Protocol):
+    """A stream of `SourceImage.walk` that is a file of this machine, and can be had longer than until the next entry."""
+
+    def hand_over(self) -> tuple[int, Callable[[int], None]]:
+        """Its descriptor, from now on the caller's to close; and what is to be called with it when all was read.
+
+        That raises where the file is not what was seen, or was written to meanwhile.
+        """
+
+
 TakeBlock = Callable[[memoryview], None]
 
 

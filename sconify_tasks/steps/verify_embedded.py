@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import BinaryIO, cast
 
 from msgspec.structs import replace
 
+from sconify_tasks.ahead import Ahead
 from sconify_tasks.assembled import assembled, not_as_asked
 from sconify_tasks.binary_fs.digests import decode_digests
 from sconify_tasks.binary_fs.index import Extent
@@ -115,9 +116,9 @@ def _check_contents(section: Section, part: FilePart, extents: list[Extent]) -> 
         with _layer_of(part) as file:
             replace(section, file=file).check(some)
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for _ in threads.map(check, [extents[start::_THREADS] for start in range(_THREADS)]):
-            pass
+    with Ahead[None]() as threads:
+        for checked in [threads.do(partial(check, extents[start::_THREADS])) for start in range(_THREADS)]:
+            threads.result(checked)
 
 
 def _facts(entry: ManifestEntry) -> tuple[object, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
+import threading
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from sconify_cache.digest import Digest
+from sconify_tasks.ahead import Promise
 from sconify_tasks.errors import SconifyError
 from sconify_tasks.image import content_ids
-from sconify_tasks.image.content_ids import ContentIds, in_order
+from sconify_tasks.image.content_ids import ContentIds
 from sconify_tasks.image.folder import Seen
 from sconify_tasks.image.rootfs import RootfsSource
 
@@ -72,30 +72,12 @@ def test_a_large_file_that_changes_while_it_is_read_ends_the_identity_and_no_des
     assert descriptors() == before
 
 
-def test_what_is_promised_comes_in_order_and_only_some_are_ahead(monkeypatch):
-    monkeypatch.setattr("sconify_tasks.image.content_ids._WAITING", 3)
-    taken = []
-
-    def items():
-        first: Future[Digest] = Future()
-        for number in range(10):
-            taken.append(number)
-            if len(taken) == 4:
-                first.set_result(Digest("11" * 32))
-            yield number, first if number == 0 else b""
-
-    ordered = in_order(items())
-    assert next(ordered) == (0, b"\x11" * 32)
-    assert len(taken) == 4
-    assert [number for number, _ in ordered] == list(range(1, 10))
-
-
 def test_small_files_need_no_thread(tmp_path):
     (tmp_path / "small").write_bytes(b"small")
-    source = RootfsSource(tmp_path)
+    source, before = RootfsSource(tmp_path), threading.active_count()
     with source._seen(b"/small") as seen, ContentIds(bytes(32), None) as ids:
-        assert ids.take(seen) == blake3(b"small", key=bytes(32)).hexdigest()
-        assert ids._pool is None
+        assert ids.take(seen) == blake3(b"small", key=bytes(32)).digest()
+        assert threading.active_count() == before
 
 
 def test_threads_are_started_for_many_bytes_only(tmp_path, monkeypatch):
@@ -106,5 +88,5 @@ def test_threads_are_started_for_many_bytes_only(tmp_path, monkeypatch):
         names = sorted(os.fsencode(entry.name) for entry in listing)
         parent = os.open(tmp_path, os.O_RDONLY)
         found = [ids.take(Seen(b"/" + name, parent, name, os.stat(name, dir_fd=parent))) for name in names]
-        assert [isinstance(each, Future) for each in found] == [False, True, True]
+        assert [isinstance(each, Promise) for each in found] == [False, True, True]
     os.close(parent)
