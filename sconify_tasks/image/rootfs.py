@@ -7,12 +7,14 @@ can lead out, not even one that is swapped in while it is read.
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Protocol, cast
@@ -20,13 +22,24 @@ from typing import BinaryIO, Protocol, cast
 from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
-from sconify_cache.ticks import settled_at
+from sconify_cache.ticks import COARSE_NS, settled_at
 from sconify_tasks.ahead import Promise
 from sconify_tasks.errors import UnavailableError, UsageError
 from sconify_tasks.image.config import identity_of, parse_config
 from sconify_tasks.image.content_ids import ContentIds
 from sconify_tasks.image.entry import Entry, Kind
-from sconify_tasks.image.folder import DIRECTORY, KINDS, Seen, SeenFile, changed, descend, fingerprint, linked, lstat
+from sconify_tasks.image.folder import (
+    DIRECTORY,
+    KINDS,
+    Seen,
+    SeenFile,
+    changed,
+    descend,
+    fingerprint,
+    fingerprints,
+    linked,
+    lstat,
+)
 from sconify_tasks.image.index import names
 from sconify_tasks.image.model import ImageConfig, Layer, Sha256
 from sconify_tasks.image.paths import check_path, join, outermost, shown, split
@@ -36,6 +49,7 @@ from sconify_tasks.image.tar_write import order_key, write_tar
 _CONFIG = 4 << 20
 _PATIENCE_NS = 100 * 10**6
 _LOOKS = 10
+_MODIFIED, _CHANGED = 4, 5  # of a Fingerprint
 _LookedAt = tuple[bytes, os.stat_result, bool, tuple[bytes, bytes]]
 
 
@@ -198,22 +212,18 @@ class RootfsSource:
         """Where a file was written to just now, its next change could leave its stat as it is: this waits, and looks again."""
         for _ in range(_LOOKS):
             before = self._now()
-            looked_at = {seen.path: fingerprint(seen.stat) for seen in self._everything()}
-            latest = max(settled_at(modified, changed) for *_, modified, changed in looked_at.values())
+            looked_at = fingerprints(self._root)
+            latest = _latest(looked_at.values(), before)
             if latest <= before:
                 self._identified = looked_at
-                lines = [b"%d %d %d %d %d %d\n%b" % (*found[1:], len(path), path) for path, found in looked_at.items()]
-                about = b"stat\0" + identity_of(self._config, ()).encode()
-                return hashlib.sha256(about + b"".join(lines)).hexdigest()
+                total = hashlib.sha256(b"stat\0" + identity_of(self._config, ()).encode())
+                # marshal's second version has no references: equal lists give equal bytes. Nothing is ever loaded from them.
+                total.update(marshal.dumps([(path, found[1:]) for path, found in looked_at.items()], 2))
+                return total.hexdigest()
             if latest - before > _PATIENCE_NS:
                 break  # a clock of seconds, or one that runs ahead
             time.sleep(max(0, latest - self._now()) / 10**9)
         return self._measured()  # contents tell
-
-    def _everything(self) -> Iterator[Seen]:
-        found = lstat(self._root, b".")
-        assert found is not None
-        return descend(self._root, b".", b"/", found)
 
     def _measured(self) -> str:
         total = hashlib.sha256(identity_of(self._config, ()).encode())
@@ -317,6 +327,12 @@ class RootfsSource:
         finally:
             if current is not None:
                 os.close(current)
+
+
+def _latest(found: Collection[Fingerprint], before: int) -> int:
+    """When the last of them settles (`settled_at`); of those that have all settled long before `before`, a time before it."""
+    latest = COARSE_NS + max(max(map(itemgetter(which), found)) for which in (_MODIFIED, _CHANGED))
+    return latest if latest <= before else max(settled_at(each[_MODIFIED], each[_CHANGED]) for each in found)
 
 
 def _read_config(path: Path, platform: str) -> ImageConfig:

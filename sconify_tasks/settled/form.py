@@ -14,7 +14,7 @@ from sconify_tasks.settled.record import Origin, SettledImage
 from sconify_tasks.settled.signature import Signature
 from sconify_tasks.settled.watch import Watch
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """A group of files that are watched together: their paths, and one digest of what their stats say.
 
+It is made of two, of the first half of the links and of the second: two processes can look at them.
+
 What is asked of a group is only whether all of it is as it was, so no stat is kept: a thousand images are some ten thousand
 paths and a digest for each image.
 """
@@ -11,17 +13,21 @@ import marshal
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sconify_cache.ticks import settled_at
+from sconify_tasks.settled.beside import beside
 from sconify_tasks.settled.signature import Signature, settles_at, signature
 
 if TYPE_CHECKING:
     from sconify_tasks.image.source import Fingerprint
 
 _DIGEST_BYTES = 16
+_MANY = 8192
+"""So many links are worth a second process."""
 
 
 class Watch(Struct, frozen=True, kw_only=True):
@@ -39,21 +45,13 @@ class Watch(Struct, frozen=True, kw_only=True):
 
     def now(self) -> str | None:
         """The digest of what is there now; None where something is missing, or there that should not be."""
-        # Entered for every file of a project on every run: no call but the stat, `signature` is written out.
-        stat, lstat = os.stat, os.lstat
-        seen: list[int] = []
-        try:
-            for path in self.files:
-                found = stat(path)
-                seen += (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
-            for path in self.links:
-                found = lstat(path)
-                seen += (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
-            for path in self.lengths:
-                seen.append(stat(path).st_size)
-        except OSError:
+        middle = len(self.links) // 2
+        look_later = partial(_look, (), self.links[middle:], self.lengths)
+        later = beside(look_later) if len(self.links) >= _MANY else look_later
+        first, second = _look(self.files, self.links[:middle], ()), later()
+        if first is None or second is None or any(map(os.path.exists, self.absent)):
             return None
-        return None if any(map(os.path.exists, self.absent)) else _digest(seen)
+        return _joined((first, second))
 
     def holds(self) -> bool:
         """Whether all is as it was."""
@@ -104,10 +102,13 @@ class Watching:
 
     def done(self) -> Watch:
         """The group, with the digest of what was seen."""
-        groups = [_once(group) for group in (self.files, self.links, self.lengths)]
-        seen = [value for group in groups for path in group for value in self._seen[path]]
-        files, links, lengths = groups
-        return Watch(files=files, links=links, lengths=lengths, absent=_once(self.absent), digest=_digest(seen))
+        files, links, lengths = (_once(group) for group in (self.files, self.links, self.lengths))
+        middle, seen = len(links) // 2, self._seen
+        halves = [
+            _digest([value for group in groups for path in group for value in seen[path]])
+            for groups in ((files, links[:middle]), (links[middle:], lengths))
+        ]
+        return Watch(files=files, links=links, lengths=lengths, absent=_once(self.absent), digest=_joined(halves))
 
     def _note(self, group: list[bytes], path: bytes, found: os.stat_result, before: int) -> None:
         if settles_at(found) > before:
@@ -124,6 +125,29 @@ def _once(paths: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def _digest(seen: list[int]) -> str:
+def _look(files: Iterable[bytes], links: Iterable[bytes], lengths: Iterable[bytes]) -> bytes | None:
+    """The digest of what their stats say now; None where something is missing."""
+    # Entered for every file of a project on every run: no call but the stat, `signature` is written out.
+    stat, lstat = os.stat, os.lstat
+    seen: list[int] = []
+    try:
+        for path in files:
+            found = stat(path)
+            seen += (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+        for path in links:
+            found = lstat(path)
+            seen += (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+        for path in lengths:
+            seen.append(stat(path).st_size)
+    except OSError:
+        return None
+    return _digest(seen)
+
+
+def _digest(seen: list[int]) -> bytes:
     # marshal's second version has no references: equal lists give equal bytes. Nothing is ever loaded from them.
-    return hashlib.blake2b(marshal.dumps(seen, 2), digest_size=_DIGEST_BYTES).hexdigest()
+    return hashlib.blake2b(marshal.dumps(seen, 2), digest_size=_DIGEST_BYTES).digest()
+
+
+def _joined(halves: Iterable[bytes]) -> str:
+    return hashlib.blake2b(b"".join(halves), digest_size=_DIGEST_BYTES).hexdigest()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from sconify_cache.ticks import COARSE_NS, FINE_NS, settled_at
 from sconify_tasks.image import rootfs
-from sconify_tasks.image.folder import Seen
+from sconify_tasks.image.folder import Seen, descend, fingerprint, fingerprints, lstat
 from sconify_tasks.image.rootfs import RootfsSource
 
 
@@ -100,16 +102,37 @@ def test_where_the_clock_is_coarse_or_ahead_contents_tell(folder):
 @pytest.mark.parametrize("times", [3, 1000])
 def test_of_a_folder_that_is_written_to_all_the_time_contents_tell(folder, monkeypatch, times):
     walks = []
-    real = RootfsSource._everything
+    real = rootfs.fingerprints
 
-    def busy(self):
+    def busy(root):
         walks.append(1)
         if len(walks) <= times:
             (folder / "d" / "f").write_bytes(b"%07d" % len(walks))
-        return real(self)
+        return real(root)
 
-    monkeypatch.setattr(RootfsSource, "_everything", busy)
+    monkeypatch.setattr(rootfs, "fingerprints", busy)
     found = identity(folder)
     monkeypatch.undo()
     assert len(walks) <= rootfs._LOOKS + 1
     assert (found == RootfsSource(folder).identity) == (times > 3)
+
+
+def test_the_walk_of_stats_finds_what_every_other_walk_finds_in_the_same_order(tmp_path):
+    for name in ("b/c/file", "b/c-1", "b-file", "a/x", "b/c/z/deep", "\udcff"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name.encode("utf-8", "surrogateescape").hex())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("b")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        root = os.open(tmp_path, os.O_RDONLY)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        found = lstat(root, b".")
+        wanted = {seen.path: fingerprint(seen.stat) for seen in descend(root, b".", b"/", found)}
+        assert list(fingerprints(root).items()) == list(wanted.items())
+        assert b"/b/c/z/deep" in wanted
+        assert b"/socket" not in wanted
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(root)
