@@ -50,7 +50,8 @@ class Ahead(Generic[T]):
         for _thread in self._threads:
             self._calls.put(False)  # noqa: FBT003 - the last call
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():  # a Ctrl-C may have come before it was started; one that is just starting hears its last call
+                thread.join()
 
     def do(self, work: Callable[[], T], *, drop: Callable[[], None] = lambda: None) -> Promise[T]:
         """Have something done soon. The first call starts the threads."""

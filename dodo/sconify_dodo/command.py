@@ -15,6 +15,8 @@ from sconify_dodo.machine_options import MACHINE_OPTIONS, option
 from sconify_tasks.errors import Interrupted, SconifyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sconify_tasks.observers import Screen
 
 _JOBS = {
@@ -57,29 +59,34 @@ class Sconify(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Return the exit code (see `sconify_tasks.errors`)."""
-        from sconify_dodo.project_build import Request, build_project
-        from sconify_tasks.ending import over
-
         screen = _Screen(no_color=opt_values["no_color"], verbose=opt_values["verbose"])
-        request = Request(
-            patterns=tuple(pos_args),
-            file=opt_values["project_file"],
-            jobs=opt_values["num_process"],
-            keep_going=opt_values["continue"],
-            verbose=opt_values["verbose"],
-            explain=opt_values["explain"],
-            events=opt_values["events"],
-            trace=opt_values["trace"],
-        )
         try:
-            code = build_project(request, screen=screen)
+            code = _built(opt_values, pos_args, screen)
         except SconifyError as error:
             screen().error(error)
             code = error.exit_code
         except KeyboardInterrupt:
             screen().error(Interrupted("interrupted", hint="finished steps are kept: run it again to go on"))
             code = Interrupted.exit_code
+        from sconify_tasks.ending import over
+
         return over(code)
+
+
+def _built(opt_values: dict[str, Any], pos_args: list[str], screen: Callable[[], Screen]) -> int:
+    from sconify_dodo.project_build import Request, build_project
+
+    request = Request(
+        patterns=tuple(pos_args),
+        file=opt_values["project_file"],
+        jobs=opt_values["num_process"],
+        keep_going=opt_values["continue"],
+        verbose=opt_values["verbose"],
+        explain=opt_values["explain"],
+        events=opt_values["events"],
+        trace=opt_values["trace"],
+    )
+    return build_project(request, screen=screen)
 
 
 class _Screen:

@@ -173,6 +173,8 @@ def _live(post: Post, given: Given) -> int:
         notes = _Notes(post, given.gather)
         while (image := given.work.take(given.number)) is not None:
             answer = _made(image, given)
+            if answer.code and not given.keep_going:
+                given.work.stop()  # here, lest this worker begins another one
             post.send(answer)
             notes.gather()
             if not answer.code:

@@ -14,11 +14,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sconify_cache.wal import pauses
 from sconify_dodo.plan_all import Stale
@@ -89,34 +89,42 @@ class Workers:
 
     def _answer(self, image: str) -> Answer:
         with self._changed:
-            # A signal that comes just before the wait is seen when that ends.
-            while image not in self._answers and self._alive:
-                self._changed.wait(_LOOK_UP_SECONDS)
+            while not self._is_clear(image) and self._alive:
+                self._changed.wait(_LOOK_UP_SECONDS)  # a signal that comes just before the wait is seen when that ends
             answer = self._answers.get(image)
         if answer is not None:
             return answer
         return Answer(image=image, code=self.code) if self.work.stopped else self._lost(image)
 
+    def _is_clear(self, image: str) -> bool:
+        """Whether it is known how an image ended; of one that stopped for another, how that one did."""
+        answer = self._answers.get(image)
+        return answer is not None and (answer.code != Interrupted.exit_code or bool(self.code))
+
     def _hear(self, number: int, worker: Connection) -> None:
         try:
             with ExitStack() as room:
-                while True:
-                    events, said = worker.recv()
+                while (message := _received(worker)) is not None:
+                    events, said = message
                     for at, event in () if self.over else events:
                         self.world.events.emit(event, at=at)
                     if isinstance(said, Answer):
                         self._take(said)
                     elif isinstance(said, Admit):
                         room.enter_context(self.world.memory.admitted(said.size))
-                        worker.send(None)
+                        with suppress(OSError):  # it died meanwhile
+                            worker.send(None)
                     elif isinstance(said, Release):
                         room.close()
                     elif said is not None:
                         self.gathered[said.image.name] = said
-        except (EOFError, OSError):
             image = self.work.held_by(number)
             if image is not None and image not in self._answers and not self.over:
                 self._take(self._lost(image))
+        except Exception as error:  # noqa: BLE001 - told where it can be reported
+            with self._changed:
+                self._fault, self.code = self._fault or f"{type(error).__name__}: {error}", self.code or 1
+                self.work.stop()
         finally:
             with self._changed:
                 self._alive -= 1
@@ -129,7 +137,8 @@ class Workers:
             if "deliver" in answer.settled and any(miss.step.name == "deliver" for miss in misses):
                 self.world.delivered(build.options.text("to"))
             if answer.code and not self.keep_going:
-                self.code = self.code or answer.code  # of those that stopped for it, some may be heard of before it is
+                if answer.code != Interrupted.exit_code:
+                    self.code = self.code or answer.code
                 self.work.stop()
             self._fault = self._fault or answer.fault
             self._answers[answer.image] = answer
@@ -187,6 +196,14 @@ def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: 
             workers.wait()
             for _, end in started:
                 end.close()
+
+
+def _received(worker: Connection) -> Any:
+    """What a worker says next; None once it has ended."""
+    try:
+        return worker.recv()
+    except (EOFError, OSError):
+        return None
 
 
 def _start(given: Given, others: list[Connection]) -> tuple[int, Connection]:

@@ -105,3 +105,20 @@ def test_without_work_there_are_no_threads():
     with Ahead[int]() as threads:
         assert list(threads.in_order(("x", number) for number in range(3))) == [("x", 0), ("x", 1), ("x", 2)]
         assert threading.active_count() == before
+
+
+def test_an_interruption_while_threads_are_started_is_what_is_told(monkeypatch):
+    begun, real = [], threading.Thread.start
+
+    def start(thread) -> None:
+        begun.append(thread)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        real(thread)
+
+    monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt), Ahead[None]() as threads:
+        threads.do(lambda: None)
+    begun[0].join(10)
+    assert not begun[0].is_alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -20,8 +21,9 @@ from parts.kernel_locks import waiting_for_locks
 from sconify_dodo.front import make_build
 from sconify_dodo.work_list import WorkList
 from sconify_dodo.worker import Answer
-from sconify_dodo.workers import ImageFailed, Workers
+from sconify_dodo.workers import ImageFailed, WorkerFault, Workers
 from sconify_tasks.errors import Interrupted
+from sconify_tasks.events import Warned
 
 IMAGES = 4
 HEAD = "version: 1\nproject: many\ndefaults: {base: scratch, binary: /bin/prog, dir: [/app], from: 'dir:../native'"
@@ -166,20 +168,39 @@ def test_the_first_failure_keeps_other_images_from_being_begun(project):
     assert not (project.folder / "out").exists()
 
 
-def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(native, place):
-    """Whichever of the two the run waits for first."""
+@pytest.mark.parametrize("order", [("stops", "fails"), ("fails", "stops")], ids=" first, then ".join)
+def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(native, place, order):
+    """Whichever of the two the run hears of first, and whichever it waits for first."""
+    codes = {"fails": 1, "stops": Interrupted.exit_code}
     ours, theirs = Pipe()
-    names = ("stops", "fails")
-    with world_of(place, Recorder()) as world, ours, theirs, WorkList(names, workers=1) as work:
-        stale = {name: (make_build(world, order_for(native, place)), ()) for name in names}
+    with world_of(place, Recorder()) as world, ours, theirs, WorkList(codes, workers=1) as work:
+        stale = {name: (make_build(world, order_for(native, place)), ()) for name in codes}
         workers = Workers(world=world, stale=stale, work=work, keep_going=False)
-        for name, code in {"fails": 1, "stops": Interrupted.exit_code}.items():
-            theirs.send(((), Answer(image=name, code=code)))
         workers.listen(0, ours)
-        for name in names:
+        for name in order:
+            threading.Timer(0.1 * order.index(name), theirs.send, [((), Answer(image=name, code=codes[name]))]).start()
+        for name in ("stops", "fails"):
             with pytest.raises(ImageFailed) as caught:
                 workers.make(name)
             assert caught.value.exit_code == 1
         assert work.stopped
         theirs.close()
         workers.wait()
+
+
+def test_what_goes_wrong_while_a_worker_is_heard_is_an_error_and_nobody_waits_for_ever(native, place):
+    def fails(_event) -> None:
+        raise ValueError("no")
+
+    ours, theirs = Pipe()
+    names = ("heard", "never begun")
+    with world_of(place, Recorder()) as world, ours, theirs, WorkList(names, workers=1) as work:
+        world.events.subscribers[:] = [fails]
+        stale = {name: (make_build(world, order_for(native, place)), ()) for name in names}
+        workers = Workers(world=world, stale=stale, work=work, keep_going=False)
+        theirs.send((((0.0, Warned(message="hear")),), Answer(image="heard", code=0)))
+        workers.listen(0, ours)
+        for name in names:
+            with pytest.raises(WorkerFault, match="ValueError: no"):
+                workers.make(name)
+        assert work.take(0) is None
