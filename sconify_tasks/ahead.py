@@ -110,9 +110,13 @@ class Ahead(Generic[T]):
 def _fulfil(promise: Promise[T]) -> None:
     try:
         promise.result = promise.work()
-    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+    except Exception as error:  # noqa: BLE001 - raised where it is waited for
         promise.error = error
-    promise.work, promise.drop, promise.done = _over, lambda: None, True
+    except BaseException as error:  # a Ctrl-C, which waits for nothing
+        promise.error = error
+        raise
+    finally:
+        promise.work, promise.drop, promise.done = _over, lambda: None, True
 
 
 def _over() -> NoReturn:

@@ -122,3 +122,20 @@ def test_an_interruption_while_threads_are_started_is_what_is_told(monkeypatch):
         threads.do(lambda: None)
     begun[0].join(10)
     assert not begun[0].is_alive()
+
+
+def test_an_interruption_of_who_helps_is_raised_at_once():
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    release = threading.Event()
+    with Ahead[None]() as threads:
+        held = [threads.do(release.wait) for _ in threads_of(threads)]
+        while any(held[0] is waiting for waiting in threads._waiting):
+            time.sleep(0.001)
+        threads.do(interrupted)
+        last = threads.do(lambda: None)
+        with pytest.raises(KeyboardInterrupt):
+            threads.result(last)
+        release.set()
+        threads.result(last)
