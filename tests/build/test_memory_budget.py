@@ -13,6 +13,7 @@ import pytest
 from build.small_image import Recorder, convert, make_native, order_for, world_of, write
 
 from sconify_dodo.front import build_all
+from sconify_dodo.worker import Room
 from sconify_tasks.available_memory import available_memory
 from sconify_tasks.environment import read_environment
 from sconify_tasks.errors import UsageError
@@ -108,6 +109,40 @@ def test_a_step_that_fails_gives_its_memory_back():
         raise ValueError("no")
     use(budget, [100])
     assert budget.used == 0
+
+
+def test_what_is_set_aside_is_not_handed_out_and_is_at_most_half():
+    budget = Counting(100)
+    with budget.set_aside(shares=2, size=20) as share:
+        assert share == 20
+        use(budget, [40, 30, 10, 61] * 4)
+        assert max((used for running, used in budget.together if running > 1), default=0) <= 60
+    assert (budget.limit, budget.used) == (100, 0)
+    with budget.set_aside(shares=3, size=20) as share:
+        assert share == 0
+        use(budget, [100])
+        assert budget.most == 100
+    with pytest.raises(KeyError), budget.set_aside(shares=1, size=50):
+        raise KeyError("no")
+    assert budget.limit == 100
+
+
+def test_a_worker_asks_only_for_more_than_it_has():
+    said = []
+
+    class Asked:
+        def send(self, message) -> None:
+            said.append(type(message).__name__)
+
+        def receive(self) -> None:
+            said.append("answer")
+
+    room = Room(Asked(), 10)
+    with room.admitted(10):
+        assert said == []
+    with room.admitted(11):
+        assert said == ["Admit", "answer"]
+    assert said == ["Admit", "answer", "Release"]
 
 
 def test_a_build_with_less_than_a_step_needs_runs_heavy_steps_one_by_one(native, place):
