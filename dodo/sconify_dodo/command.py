@@ -9,9 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from doit.cmd_base import Command
-
 from sconify_dodo.machine_options import MACHINE_OPTIONS, option
+from sconify_dodo.own_command import OwnCommand
 from sconify_tasks.errors import Interrupted, SconifyError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ PROJECT_FILE = {
 _VERBOSE = option("verbose", "print what was made and why; keys, environment and secrets are masked", default=False, short="v")
 
 
-class Sconify(Command):  # type: ignore[misc]
+class Sconify(OwnCommand):
     """Build the confidential images of a project. Prints `IMAGE NAMESPACE/SESSION` lines on stdout."""
 
     name = "sconify"

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from doit.cmd_base import Command
-
 from sconify_dodo.command import PROJECT_FILE
 from sconify_dodo.machine_options import NO_COLOR, option
+from sconify_dodo.own_command import OwnCommand
 from sconify_tasks.errors import Interrupted, SconifyError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _VERBOSE = option(
 )
 
 
-class Explain(Command):  # type: ignore[misc]
+class Explain(OwnCommand):
     """Say of every step whether the next build runs it, and what changed."""
 
     name = "explain"

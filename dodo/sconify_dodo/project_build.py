@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sconify_tasks.settled.record import Origin, SettledImage
     from sconify_tasks.settled.watch import Watch
 
+_SHOWN = 3
+"""Images that are named where there are too many for one line."""
+
 
 class Request(Struct, frozen=True, kw_only=True):
     """What was asked for. `file` is empty where the nearest project file is meant; `jobs` 0 is one a processor."""
@@ -161,7 +164,8 @@ def selected(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
             from sconify_tasks.yaml_nodes import suggestion
 
             raise UsageError(
-                f"no image {pattern} in sconify.yaml", hint=suggestion(pattern, names) or f"there are: {', '.join(names)}"
+                f"no image {pattern} in sconify.yaml",
+                hint=suggestion(pattern, names) or f"there are {len(names)}: {', '.join(names[:_SHOWN])}, …",
             )
     return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
 

@@ -80,6 +80,28 @@ def test_patterns_choose(project, patterns, expected):
     assert len(names(ended.stdout)) == len(expected)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["web", "--explain", "-n2"], ["web", "-n", "2", "--events", "e.jsonl"], ["--continue", "web", "-v"], ["--", "web"]],
+)
+def test_options_may_stand_behind_the_names(project, words):
+    ended = run(project, ["doit", "sconify", *words])
+    assert ended.code == 0, ended.stderr
+    assert built(project) == {"out-web"}
+    assert ("web: inspect run:" in ended.stderr) == ("--explain" in words)
+    assert (project.folder / "e.jsonl").exists() == ("--events" in words)
+    explained = run(project, ["doit", "explain", "web", "--json"])
+    assert [image["image"] for image in json.loads(explained.stdout)["images"]] == ["web"]
+
+
+def test_of_many_images_an_error_names_some(project):
+    more = "".join(f"  image-{number}: {{from: 'dir:../native', to: 'oci:out-{number}:1'}}\n" for number in range(200))
+    (project.folder / "sconify.yaml").write_text(PROJECT + more)
+    ended = run(project, ["doit", "sconify", "nosuch"])
+    assert ended.code == 2
+    assert ended.errors == ["Error: no image nosuch in sconify.yaml (there are 203: api, api-admin, web, …)"]
+
+
 def test_an_unknown_name_gets_a_suggestion(project):
     ended = run(project, ["doit", "sconify", "wep"])
     assert (ended.code, ended.stdout) == (2, "")
@@ -217,7 +239,19 @@ def test_a_folder_without_a_project_file(place):
     assert "sconify.yaml" in ended.errors[0]
 
 
-@pytest.mark.parametrize("words", [["-n", "-1"], ["-f", "/nowhere/sconify.yaml"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-n", "-1"],
+        ["-f", "/nowhere/sconify.yaml"],
+        ["-n", "x"],
+        ["--none"],
+        ["web", "--none"],
+        ["web", "--file"],
+        ["-x", "web"],
+    ],
+    ids=" ".join,
+)
 def test_arguments_that_can_not_be(project, words):
     ended = run(project, ["doit", "sconify", *words])
     assert (ended.code, ended.stdout) == (2, "")
