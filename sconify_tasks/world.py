@@ -162,6 +162,7 @@ class World:
         action = Action(step="identity", version=1, inputs={"id": engine_id}, options={"platform": platform})
         record = self.actions.lookup(action.key)
         if record is not None:
+            source.expect(str(record.facts["identity"]))
             return str(record.facts["identity"])
         opened = source()
         # The name may mean another image by now than when it was listed.

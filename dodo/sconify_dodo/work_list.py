@@ -36,8 +36,8 @@ class WorkList:
             if self.stopped or taken == len(self._images):
                 self._set(1 + worker, 0)
                 return None
+            self._set(0, taken + 1)  # first: one that dies here has lost an image, and not had it made twice
             self._set(1 + worker, taken + 1)
-            self._set(0, taken + 1)
         return self._images[taken]
 
     def held_by(self, worker: int) -> str | None:

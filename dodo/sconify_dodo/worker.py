@@ -203,7 +203,9 @@ class _Notes:
         """Send what can be told by now."""
         while self._waiting and self._waiting[0][0] <= time.monotonic():
             _, build = self._waiting.pop(0)
-            found = self._gather(build, self._groups)
+            found = None
+            with suppress(Exception):  # the run gathers it, and tells what is wrong
+                found = self._gather(build, self._groups)
             if found is not None:
                 self._groups |= found.groups
                 self._post.send(found)

@@ -65,13 +65,15 @@ class Workers:
     _listeners: list[threading.Thread] = field(default_factory=list)
     _alive: int = 0
     _fault: str = ""
+    _deaf: str = ""
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def make(self, image: str) -> None:
         """Wait until an image is made; raises ImageFailed where it was not, after the stream was told why."""
         answer = self._answer(image)
-        if answer.fault or (self._fault and not self.keep_going):
-            raise WorkerFault(answer.fault or self._fault)
+        fault = answer.fault or self._deaf or (self._fault if not self.keep_going else "")
+        if fault:
+            raise WorkerFault(fault)
         if answer.code:
             raise ImageFailed(image, self.code or answer.code)
 
@@ -122,8 +124,9 @@ class Workers:
             if image is not None and image not in self._answers and not self.over:
                 self._take(self._lost(image))
         except Exception as error:  # noqa: BLE001 - told where it can be reported
+            worker.close()  # it hears so when it says something
             with self._changed:
-                self._fault, self.code = self._fault or f"{type(error).__name__}: {error}", self.code or 1
+                self._deaf, self.code = self._deaf or f"{type(error).__name__}: {error}", self.code or 1
                 self.work.stop()
         finally:
             with self._changed:
@@ -179,7 +182,7 @@ def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: 
                     allowance=allowance,
                     gather=gather,
                 )
-                started.append(_start(given, [end for _, end in started]))
+                _start(given, started)
             for number, (_, end) in enumerate(started):
                 workers.listen(number, end)
             yield workers
@@ -191,8 +194,9 @@ def working(world: World, stale: Stale, *, count: int, state: Path, keep_going: 
             raise
         finally:
             gc.unfreeze()
+            until = time.monotonic() + _PATIENCE
             for pid, _ in started:
-                _end(pid)
+                _end(pid, until)
             workers.wait()
             for _, end in started:
                 end.close()
@@ -206,27 +210,29 @@ def _received(worker: Connection) -> Any:
         return None
 
 
-def _start(given: Given, others: list[Connection]) -> tuple[int, Connection]:
+def _start(given: Given, started: list[tuple[int, Connection]]) -> None:
+    """Fork a worker, and add it to those that are started before any signal can be heard."""
     ours, theirs = Pipe()
     parent = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         pid = os.fork()
         if pid == 0:
-            live(theirs, [*others, ours], given, parent=parent)
+            live(theirs, [ours, *(end for _, end in started)], given, parent=parent)
+        started.append((pid, ours))
+        theirs.close()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
-    return pid, ours
 
 
-def _end(pid: int) -> None:
-    """Wait for a worker's end; kill it where it does not come to it. Nothing is asked of it any more."""
-    for pause in pauses(_PATIENCE):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return
-        if pause is None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return
-        time.sleep(pause)
+def _end(pid: int, until: float) -> None:
+    """Wait for a worker's end; kill it where it has not come to it by then. Nothing is asked of it any more."""
+    with suppress(ChildProcessError):  # SIGCHLD is ignored, and the kernel took it
+        for pause in pauses(max(0, until - time.monotonic())):
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                return
+            if pause is None:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return
+            time.sleep(pause)

@@ -68,6 +68,21 @@ class NativeSource:
         """As `SourceImage`."""
         return self._source.identity
 
+    @property
+    def has_config(self) -> bool:
+        """As `SeenSource`."""
+        return isinstance(self._source, SeenSource) and self._source.has_config
+
+    @property
+    def findings(self) -> object | None:
+        """As `SeenSource`; None for another source."""
+        return getattr(self._source, "findings", None)
+
+    def resume(self, findings: object) -> None:
+        """As `SeenSource`."""
+        assert isinstance(self._source, SeenSource), "findings are of folders"
+        self._source.resume(findings)
+
     def content_identity(self) -> str:
         """As `SeenSource`."""
         return self._source.content_identity() if isinstance(self._source, SeenSource) else self._source.identity

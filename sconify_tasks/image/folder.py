@@ -218,7 +218,8 @@ def fingerprints(root: int) -> dict[bytes, Fingerprint]:
     """
     stat_of, kinds, directory = os.stat, KINDS, stat.S_IFDIR
     found = {b"/": fingerprint(os.fstat(root))}
-    levels = [_level(root, b".", b"")]
+    fd, _, pending = _level(root, b".", b"/")
+    levels = [(fd, b"", pending)]
     try:
         while levels:
             fd, at, pending = levels[-1]

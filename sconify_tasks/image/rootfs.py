@@ -19,12 +19,13 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Protocol, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sconify_cache.digest import Digest
 from sconify_cache.ticks import COARSE_NS, settled_at
 from sconify_tasks.ahead import Promise
-from sconify_tasks.errors import UnavailableError, UsageError
+from sconify_tasks.errors import SconifyError, UnavailableError, UsageError
 from sconify_tasks.image.config import identity_of, parse_config
 from sconify_tasks.image.content_ids import ContentIds
 from sconify_tasks.image.entry import Entry, Kind
@@ -63,6 +64,15 @@ class StatCache(Protocol):
         """Keep a digest. `found` is from before the file was read."""
 
 
+class _Findings(Struct, frozen=True, kw_only=True):
+    """What an identity was made of. `config` is None where there was no file of it."""
+
+    identity: str
+    config: ImageConfig | None
+    seen: dict[bytes, Fingerprint]
+    content_ids: dict[bytes, bytes]
+
+
 class RootfsSource:
     """A folder as a `SourceImage`."""
 
@@ -88,7 +98,7 @@ class RootfsSource:
         except OSError as error:
             msg = f"dir:{folder}: {error.strerror}"
             raise UnavailableError(msg, hint="name a folder that holds a root file system") from error
-        self._config = _read_config(Path(f"{self._folder}.json"), platform)
+        self._config, self.has_config = _read_config(Path(f"{self._folder}.json"), platform)
         self._identity = ""
         # What the identity speaks of: whatever is read later must still be that.
         self._identified: dict[bytes, Fingerprint] = {}
@@ -134,6 +144,23 @@ class RootfsSource:
     def seen(self) -> Mapping[bytes, Fingerprint] | None:
         """Every path as the identity speaks of it."""
         return self._identified or None
+
+    @property
+    def findings(self) -> object | None:
+        """As `SeenSource`."""
+        if not self._identity:
+            return None
+        config = self._config if self.has_config else None
+        return _Findings(identity=self._identity, config=config, seen=self._identified, content_ids=self._content_ids)
+
+    def resume(self, findings: object) -> None:
+        """As `SeenSource`."""
+        assert isinstance(findings, _Findings), "of such a source"
+        if (self._config if self.has_config else None) != findings.config:
+            raise SconifyError(
+                f"{self._folder}.json changed since the build began", hint="build again when nobody writes to it"
+            )
+        self._identity, self._identified, self._content_ids = findings.identity, findings.seen, findings.content_ids
 
     def lstat(self, path: bytes) -> Entry | None:
         """Metadata of one path."""
@@ -335,13 +362,14 @@ def _latest(found: Collection[Fingerprint], before: int) -> int:
     return latest if latest <= before else max(settled_at(each[_MODIFIED], each[_CHANGED]) for each in found)
 
 
-def _read_config(path: Path, platform: str) -> ImageConfig:
+def _read_config(path: Path, platform: str) -> tuple[ImageConfig, bool]:
+    """The config, and whether there is a file of it."""
     system, _, architecture = platform.partition("/")
     try:
         with path.open("rb") as file:
             data = file.read(_CONFIG)
     except FileNotFoundError:
-        return ImageConfig(os=system, architecture=architecture)
+        return ImageConfig(os=system, architecture=architecture), False
     except OSError as error:
         msg = f"{path}: {error.strerror}"
         raise UsageError(msg, hint="make it a readable OCI image config, or remove it") from error
@@ -350,4 +378,4 @@ def _read_config(path: Path, platform: str) -> ImageConfig:
     if f"{config.os}/{config.architecture}" != platform:
         msg = f"{path} is for {config.os}/{config.architecture}, not for {platform}"
         raise UsageError(msg, hint="correct its os and architecture, or choose another image")
-    return config
+    return config, True

@@ -108,8 +108,19 @@ class SeenSource(Protocol):
     def seen(self) -> Mapping[bytes, Fingerprint] | None:
         """Every path as the identity speaks of it; None where that was not asked for."""
 
+    @property
+    def has_config(self) -> bool:
+        """Whether there was a config beside the folder."""
+
     def content_identity(self) -> str:
         """An identity that folders of equal content share; of what is no folder the identity."""
+
+    @property
+    def findings(self) -> object | None:
+        """What the identity speaks of, for `resume`; None where that was not asked for, or the source is no folder."""
+
+    def resume(self, findings: object) -> None:
+        """Be the folder that another source of it found: what is read must still be that. SconifyError where it is not."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from sconify_tasks.build import Build
 from sconify_tasks.cas import cas_key
+from sconify_tasks.errors import SconifyError
 from sconify_tasks.image.opened import OpenedSource
 from sconify_tasks.image.references import parse_reference, split_archive, split_layout, split_transport
 from sconify_tasks.image.source import SeenSource, SourceImage
@@ -58,6 +59,7 @@ class _Watched:
     shared: dict[str, str] = field(default_factory=dict)
     engine: dict[str, str] = field(default_factory=dict)
     tags: list[tuple[str, str, str]] = field(default_factory=list)
+    into_engine: bool = False
     cas: str = ""
 
     def read(self, path: Path | str) -> None:
@@ -97,9 +99,18 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: Mappin
             _EFFECTS[step.name](watched, note)
         # Asked after every stat was taken: what changes from here on is found by its stat. An engine's Ids are looked up by
         # every run, so what this one delivered needs no second listing.
-        if not all(build.holds(step) for step in effects if step.name != "deliver" or not watched.engine):
+        if not all(build.holds(step) for step in effects if step.name != "deliver" or not watched.into_engine):
             return None
-    except (_Unknown, TooNewError, OSError, LookupError, ValueError, TypeError, RecursionError):  # others may write there too
+    except (
+        _Unknown,
+        TooNewError,
+        SconifyError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # others may write there too
         return None
     image = SettledImage(
         name=build.name,
@@ -151,13 +162,13 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
 
 def _tree(watched: _Watched, folder: Path, source: SourceImage) -> None:
     seen = source.seen if isinstance(source, SeenSource) else None
-    if seen is None:
-        raise _Unknown
     config = Path(f"{folder}.json")
+    if seen is None or not isinstance(source, SeenSource) or source.has_config != config.exists():
+        raise _Unknown
 
     def fill(group: Watching) -> None:
         group.tree(str(folder), seen, before=watched.begun)
-        if config.exists():
+        if source.has_config:
             group.file(config, before=watched.begun)
         else:
             group.missing(config)
@@ -233,6 +244,7 @@ def _deliver(watched: _Watched, _note: Note) -> None:
     if transport != "oci":
         if watched.build.world.engine_images is None:
             raise _Unknown
+        watched.into_engine = True
         _engine(watched, parse_reference(rest).familiar, {parse_reference(rest).familiar: identity})
         return
     folder, tag = split_layout(rest)

@@ -82,14 +82,16 @@ class Recollection:
         """A keyed digest of options, or of variables."""
         return keyed(self.key, value)
 
-    def gather(self, build: Build, note: Note, *, groups: Mapping[str, Watch]) -> Gathered | None:
+    def gather(self, build: Build, note: Note, *, groups: Mapping[str, Watch], sight: Sight | None = None) -> Gathered | None:
         """What is to be noted of a build that is done; None where that can't be told: not yet, or never.
 
-        `SETTLES_SECONDS` after its last write at the earliest. See `gather.gather` for `groups`.
+        `SETTLES_SECONDS` after its last write at the earliest. See `gather.gather` for `groups`. `sight` is from after the last
+        write of all images that it is used for.
         """
         from sconify_tasks.settled.gather import gather
 
-        return gather(build, note, sight=_sight(self.environment, self.memory), begun=self.begun, groups=groups)
+        seen = sight or _sight(self.environment, self.memory)
+        return gather(build, note, sight=seen, begun=self.begun, groups=groups)
 
     def keep(
         self,
@@ -114,7 +116,9 @@ class Recollection:
         groups: dict[str, Watch] = {}
         for name in builds:
             kept.pop(name, None)
-            found = gathered[name] if name in gathered else self.gather(rest[name], notes[name], groups=groups)
+            found = (
+                gathered[name] if name in gathered else self.gather(rest[name], notes[name], groups=groups, sight=self.sight)
+            )
             if found is not None:
                 kept[name] = found.image
                 groups |= found.groups
