@@ -188,7 +188,8 @@ def test_what_stops_because_another_image_failed_does_not_count_as_interrupted(n
         workers.wait()
 
 
-def test_what_goes_wrong_while_a_worker_is_heard_is_an_error_and_nobody_waits_for_ever(native, place):
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_what_goes_wrong_while_a_worker_is_heard_is_an_error_and_nobody_waits_for_ever(native, place, keep_going):
     def fails(_event) -> None:
         raise ValueError("no")
 
@@ -197,10 +198,44 @@ def test_what_goes_wrong_while_a_worker_is_heard_is_an_error_and_nobody_waits_fo
     with world_of(place, Recorder()) as world, ours, theirs, WorkList(names, workers=1) as work:
         world.events.subscribers[:] = [fails]
         stale = {name: (make_build(world, order_for(native, place)), ()) for name in names}
-        workers = Workers(world=world, stale=stale, work=work, keep_going=False)
+        workers = Workers(world=world, stale=stale, work=work, keep_going=keep_going)
         theirs.send((((0.0, Warned(message="hear")),), Answer(image="heard", code=0)))
         workers.listen(0, ours)
         for name in names:
             with pytest.raises(WorkerFault, match="ValueError: no"):
                 workers.make(name)
         assert work.take(0) is None
+
+
+GATHERS_NOTHING = """
+import os, sys
+from sconify_tasks.errors import StoreError
+from sconify_tasks.settled.recollection import Recollection
+
+run, gather = os.getpid(), Recollection.gather
+
+def fails_in_workers(self, build, note, **more):
+    if os.getpid() != run:
+        raise StoreError("no")
+    return gather(self, build, note, **more)
+
+Recollection.gather = fails_in_workers
+sys.argv = ["doit", "sconify", "-n", "2"]
+from doit.__main__ import main
+main()
+"""
+
+
+def test_what_a_worker_can_not_gather_the_run_gathers(project):
+    ended = run(project, ["python", "-c", GATHERS_NOTHING])
+    assert (ended.code, ended.errors, len(ended.stdout.splitlines())) == (0, [], IMAGES)
+    again = run(project, ["doit", "sconify", "-n", "2"])
+    assert (again.code, again.stderr) == (0, "")
+
+
+def test_workers_gather_of_a_folder(project):
+    """Else the run would do it at its end, one by one."""
+    program = GATHERS_NOTHING.replace("!= run", "== run")
+    ended = run(project, ["python", "-c", program])
+    assert (ended.code, ended.errors) == (0, [])
+    assert run(project, ["doit", "sconify", "-n", "2"]).stderr == ""

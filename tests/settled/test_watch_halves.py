@@ -43,7 +43,7 @@ def test_a_change_and_an_absence_are_found_wherever_they_are(tmp_path, monkeypat
 
 
 _PROGRAM = """
-import os, sys
+import os, signal, sys
 from sconify_tasks.settled.beside import beside
 
 def work():
@@ -51,6 +51,8 @@ def work():
         os.kill(os.getpid(), 9)
     return None if sys.argv[1] == "nothing" else b"%d" % os.getpid()
 
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 parent = os.getpid()
 os.sched_getaffinity = lambda _: range(2)
 before = len(os.listdir("/proc/self/fd"))
@@ -66,7 +68,13 @@ print(found is None, found == b"%d" % parent, left)
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("well", "False False False"), ("nothing", "True False False"), ("killed", "False True False")]
+    ("how", "said"),
+    [
+        ("well", "False False False"),
+        ("nothing", "True False False"),
+        ("killed", "False True False"),
+        ("ignored", "False False False"),
+    ],
 )
 def test_what_is_computed_beside_comes_from_another_process_which_does_not_stay(how, said):
     ended = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True)
