@@ -13,6 +13,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from sconify_tasks.errors import UsageError
+from sconify_tasks.option_checks import NOT_BUILT
 from sconify_tasks.option_table import BY_NAME, GROUPS, OPTIONS, Option
 from sconify_tasks.option_types import Value
 from sconify_tasks.options import Options
@@ -96,7 +97,7 @@ def invalid(option: Option, text: str, reason: ValueError) -> UsageError:
 def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     names = [f"-{option.short}"] if option.short else []
     names += [f"--{name}" for name in (option.name, *option.aliases)]
-    text = describe(option).replace("%", "%%")
+    text = describe(option).replace("%", "%%") + (" [not built yet: an error]" if option.name in NOT_BUILT else "")
     if option.is_flag:
         group.add_argument(*names, dest=option.name, action="store_true", help=text)
     else:

@@ -13,10 +13,14 @@ class EventFile:
     """Text that is on its way at once. A write that fails stops the file, with one warning, and never the build."""
 
     def __init__(self, path: str, *, option: str, warn: Callable[[str], None]) -> None:
-        """Make or empty the file; UsageError where that can't be done, naming the option."""
+        """Make or empty the file; UsageError where that can't be done, or it holds something else, naming the option."""
         if path == "-":
             raise UsageError(f"--{option}=- is not possible: stdout carries results only", hint="name a file, or /dev/fd/3")
         try:
+            if _holds_something_else(Path(path)):
+                raise UsageError(
+                    f"--{option}={path} is there, and holds no events", hint="name another file, or remove that one"
+                )
             self._file = os.open(Path(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(f"--{option}={path} can't be written: {error.strerror}", hint="name another file") from None
@@ -60,6 +64,14 @@ class EventFile:
         while data:
             count = os.pwrite(self._file, data, place) if self.seekable else os.write(self._file, data)
             data, place = data[count:], place + count
+
+
+def _holds_something_else(path: Path) -> bool:
+    """Whether a file would be lost: one that begins neither as a line of events does, nor as a trace."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(1) not in (b"", b"{", b"[")
 
 
 def _seekable(descriptor: int) -> bool:

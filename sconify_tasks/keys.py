@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sconify_cache.folder import store_error
 from sconify_tasks.errors import UsageError
 from sconify_tasks.hkdf import hkdf
 from sconify_tasks.named_file import is_anothers, open_named
@@ -72,16 +73,18 @@ def _read_private(path: Path) -> bytes:
 def _create_once(path: Path, content: bytes) -> None:
     """Create `path` whole or not at all; two builds that start together agree on the first one's key."""
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(temporary, path)
     except FileExistsError:
         pass
+    except OSError as error:
+        raise store_error(error, path) from error
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

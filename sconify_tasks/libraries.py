@@ -136,7 +136,13 @@ class _Search:
     facts: dict[bytes, ElfFacts | None] = field(default_factory=dict)
 
     def add_interpreter(self, path: bytes, main: Dependent) -> None:
-        resolved = resolve_path(self.view, path)
+        try:
+            resolved = resolve_path(self.view, path)
+        except UsageError as error:
+            raise UsageError(
+                f"{_text(main.path)} needs the loader {_text(path)}: {error.message}",
+                hint="install the C library that it is made for in the native image",
+            ) from error
         facts = self._inspect(resolved.path)
         if facts is None or facts.machine != self.loader.machine:
             raise UsageError(

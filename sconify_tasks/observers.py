@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from sconify_tasks.ending import results_go_out
-from sconify_tasks.errors import Interrupted, SconifyError
+from sconify_tasks.errors import Interrupted, SconifyError, UsageError
 from sconify_tasks.events import RunFinished, Stream
 from sconify_tasks.summary import Summary
 from sconify_tasks.ui import Lines, TextStream, lines
@@ -77,6 +78,8 @@ def observed(screen: Screen, *, stdout: TextIO, events: str = "", trace: str = "
 
 @contextmanager
 def _closing(screen: Screen, *, events: str, trace: str) -> Iterator[Run]:
+    if events and trace and os.path.realpath(events) == os.path.realpath(trace):
+        raise UsageError(f"--events and --trace are both {events}", hint="give each a file of its own")
     opened: list[JsonLines | ChromeTrace] = []
     stream = Stream()
     try:

@@ -213,7 +213,7 @@ OPTIONS: tuple[Option, ...] = (
         group=OPTIONAL,
         metavar="SESSION_FILE",
         help="where to leave the session's text, readable for you alone",
-        default_text="/build-resources/session.yml where that folder exists, else in the state folder",
+        default_text="session.yml in /build-resources where that folder exists, else in ./build-resources",
     ),
     Option(
         name="secrets",

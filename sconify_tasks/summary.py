@@ -65,9 +65,10 @@ class Summary:
         """The summary of a run that took so long."""
         if not self.ran:
             return ()
-        cached = max(0, self.steps - len(self.ran) - self.failed)
+        cached = self.steps - len(self.needs) + self.cut_off
+        left = max(0, len(self.needs) - len(self.ran) - self.cut_off - self.failed)
         parts = [f"{_number(len(self.ran), 'step')} ran, {cached} cached"]
-        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{number} {what}" for what, number in (("failed", self.failed), ("not run", left)) if number]
         parts += [
             f"{_amount(what, number)} {what.partition(' ')[2]}".rstrip()
             for what, number in sorted(self.counts.items())

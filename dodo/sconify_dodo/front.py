@@ -126,6 +126,7 @@ def build_all(
     A verbose world shows what was made: each Dockerfile, and each session with its secrets masked.
     """
     check_targets(orders)
+    check_sessions(world, orders)
     kept = _kept(orders, settled)
     builds = {order.name: make_build(world, order) for order in orders if order.name not in kept}
     upstream = {order.name: order.upstream for order in orders if order.upstream}
@@ -215,6 +216,19 @@ def check_targets(orders: list[Order]) -> None:
         if place in first:
             raise UsageError(f"{first[place]} and {order.name} are both written to {to}", hint="give each image its own `to`")
         first[place] = order.name
+
+
+def check_sessions(world: World, orders: list[Order]) -> None:
+    """UsageError where two images would have one session: only the last one of them could start."""
+    first: dict[str, str] = {}
+    for order in orders:
+        session = full_session_name(world, order.options)
+        if session in first:
+            raise UsageError(
+                f"{first[session]} and {order.name} have one session, {session}",
+                hint="give one of them another `name`; without it the name comes from the last folder and the tag of `to`",
+            )
+        first[session] = order.name
 
 
 def demands_production(options: Options) -> bool:

@@ -19,6 +19,9 @@ class OwnCommand(Command):  # type: ignore[misc]
 
     def parse_execute(self, in_args: Sequence[str]) -> int:
         """As `Command.parse_execute`; words that mean nothing come to the exit code of a usage error."""
+        if "--help" in in_args:
+            sys.stdout.write(f"{self.help()}\n")
+            return 0
         try:
             options, names = self.cmdparser.parse(self._options_first(list(in_args)))
         except (getopt.GetoptError, CmdParseError) as error:

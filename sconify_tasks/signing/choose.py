@@ -137,6 +137,11 @@ def choose_signer(world: World, options: Options) -> ChosenSigner | DebugSigner:
     environment = world.environment
     text = options.text("scone-signer") or environment.signer
     if not text:
+        for name in ("scone-signer-public-key", "scone-signer-passphrase-file"):
+            if options[name]:
+                raise UsageError(
+                    f"--{name} means nothing without --scone-signer", hint="name the key, here or in SCONIFY_SIGNER, or drop it"
+                )
         return DebugSigner()
     try:
         location = parse_location(text)

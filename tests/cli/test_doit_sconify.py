@@ -94,6 +94,30 @@ def test_options_may_stand_behind_the_names(project, words):
     assert [image["image"] for image in json.loads(explained.stdout)["images"]] == ["web"]
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        "  a: {to: 'oci:x/out:app'}\n  b: {to: 'oci:y/out:app', heap: 2G}\n",
+        "  a: {to: 'oci:out:v1.0'}\n  b: {to: 'oci:out:v1_0'}\n",
+        "  a: {to: 'oci:out-a:1', namespace: n, name: same}\n  b: {to: 'oci:out-b:1', namespace: n, name: same}\n",
+    ],
+    ids=["folders", "tags", "names"],
+)
+def test_two_images_can_not_have_one_session(project, images):
+    head = PROJECT.partition("images:")[0] + "  from: dir:../native\nimages:\n"
+    (project.folder / "sconify.yaml").write_text(head + images)
+    ended = run(project, ["doit", "sconify"])
+    assert (ended.code, ended.stdout, len(ended.errors)) == (2, "", 1)
+    assert "a and b have one session, " in ended.errors[0]
+    assert built(project) == set()
+
+
+def test_help_is_said_whatever_else(project):
+    ended = run(project, ["doit", "sconify", "web", "--help"])
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "--explain" in ended.stdout
+
+
 def test_of_many_images_an_error_names_some(project):
     more = "".join(f"  image-{number}: {{from: 'dir:../native', to: 'oci:out-{number}:1'}}\n" for number in range(200))
     (project.folder / "sconify.yaml").write_text(PROJECT + more)

@@ -226,6 +226,12 @@ def test_each_object_is_read_once(tree):
     assert len(view.read_paths) == len(set(view.read_paths)) == 4
 
 
+def test_a_loader_that_is_missing_is_named_with_who_needs_it(tree):
+    tree.program("run", loader="/lib64/none.so.2")
+    with pytest.raises(UsageError, match=r"/run needs the loader /lib64/none\.so\.2: .* does not exist"):
+        tree.closure(b"/run")
+
+
 @pytest.mark.parametrize("conf", ["/etc/ld.so.conf\n" * 10_000, "include /etc/ld.so.conf.d/*\n"])
 def test_hostile_loader_configuration_ends(tree, conf):
     tree.text("etc/ld.so.conf", conf)

@@ -67,6 +67,26 @@ def test_a_file_that_can_not_be_written_is_a_usage_error_before_any_work(native,
     assert not place.home.exists()
 
 
+@pytest.mark.parametrize("option", ["events", "trace"])
+def test_a_file_that_holds_something_else_is_not_overwritten(native, place, option):
+    held = place.folder / "sconify.yaml"
+    held.write_text("version: 1\n")
+    ended = run(place, arguments(native, place, f"--{option}={held}"))
+    assert (ended.code, ended.stdout, len(ended.errors)) == (2, "", 1)
+    assert "holds no events" in ended.stderr
+    assert held.read_text() == "version: 1\n"
+
+
+def test_both_can_not_go_to_one_file_and_each_may_be_written_again(native, place):
+    ended = run(place, arguments(native, place, "--events=x", "--trace=./x"))
+    assert (ended.code, len(ended.errors)) == (2, 1)
+    for _ in range(2):
+        ended = run(place, arguments(native, place, "--events=x", "--trace=y"))
+        assert ended.code == 0, ended.stderr
+    assert json.loads((place.folder / "x").read_text().splitlines()[0])
+    assert json.loads((place.folder / "y").read_text())
+
+
 def test_a_failed_run_leaves_both_files_whole(native, place):
     trace, events = place.folder / "trace.json", place.folder / "events.json"
     place.layout.write_bytes(b"a file stands where the layout should be")

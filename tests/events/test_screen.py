@@ -14,7 +14,7 @@ from build.small_image import convert, write
 from cli.commands import BIN, TIMEOUT, arguments, run, variables
 
 from sconify_dodo.machine_options import MACHINE_OPTIONS
-from sconify_tasks.events import LayerDelivered, PlanMade, Progressed, RunFinished, StepFinished, StepStarted
+from sconify_tasks.events import LayerDelivered, PlanMade, Progressed, RunFinished, StepFailed, StepFinished, StepStarted
 from sconify_tasks.live import Live
 from sconify_tasks.observers import screen_for
 from sconify_tasks.option_table import BY_NAME
@@ -118,6 +118,20 @@ def test_a_run_is_summed_up_in_two_lines():
         "critical path 3.0 s: x > z",
     ]
     assert summed(RunFinished(code=0, seconds=1)) == []
+
+
+def test_a_run_that_ends_early_says_what_was_not_run():
+    assert (
+        summed(
+            PlanMade(image="a", steps=5, stale=("x", "y", "z"), needs={"x": (), "y": ("x",), "z": ("y",)}),
+            StepStarted(image="a", step="x"),
+            StepFinished(image="a", step="x", cached=False, seconds=2),
+            StepStarted(image="a", step="y"),
+            StepFailed(image="a", step="y", message="no"),
+            RunFinished(code=1, seconds=3.25),
+        )[0]
+        == "1 step ran, 2 cached, 1 failed, 1 not run, 3.2 s"
+    )
 
 
 def test_the_critical_path_is_the_longest_chain_also_through_images_and_steps_that_were_cut_off():
