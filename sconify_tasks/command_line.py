@@ -80,8 +80,8 @@ def parse_arguments(arguments: Sequence[str]) -> Parsed:
             raise _unknown(word)
     if stray := [word for word in rest if word != "--"]:
         # Not which: they may be the rest of an unquoted --command, and this ends up in logs.
-        many = "one word" if len(stray) == 1 else f"{len(stray)} words"
-        warnings.append(f"ignored {many} that belong to no option (put a value with spaces in quotes)")
+        many = "one word that belongs" if len(stray) == 1 else f"{len(stray)} words that belong"
+        warnings.append(f"ignored {many} to no option (put a value with spaces in quotes)")
     raw = vars(found)
     wants_help = bool(raw.pop("help", False))
     given = {name: _value(BY_NAME[name], value) for name, value in raw.items()}

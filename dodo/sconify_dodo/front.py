@@ -328,8 +328,10 @@ def _template(options: Options) -> JSON:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_TEMPLATE + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--template={path} can't be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--template={path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--template={path} can't be read: it is no UTF-8") from None
     if len(text) > _LARGEST_TEMPLATE:
         raise UsageError(f"--template={path} is larger than {_LARGEST_TEMPLATE} bytes")
     return text
