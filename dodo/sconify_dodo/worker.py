@@ -7,17 +7,19 @@ as everywhere, and each step's state is saved when it ends.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sconify_dodo.plan_all import Stale
 from sconify_dodo.tasks import run_tasks, tasks_for
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _BUNDLE_SECONDS = 0.05
+_GARBAGE = 20_000
+"""New objects until garbage is looked for. A worker is soon over."""
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 """Blocked around a fork, until each side has its own way to take them."""
 
@@ -54,12 +58,16 @@ class Release(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """An image's end: the exit code, what its steps yielded until then, and a bug of ours that came up, as text."""
+    """An image's end: the exit code, what its steps yielded until then, and a bug of ours that came up, as text.
+
+    With it comes what was gathered of images that were made before.
+    """
 
     image: str
     code: int
     settled: Mapping[str, Outputs] = field(default_factory=dict)
     fault: str = ""
+    gathered: Sequence[Gathered] = ()
 
 
 class Given(Struct, frozen=True, kw_only=True):
@@ -103,7 +111,7 @@ class Post:
                 self._sender = threading.Thread(target=self._send_late, name="events", daemon=True)
                 self._sender.start()
 
-    def send(self, message: Admit | Release | Answer | Gathered) -> None:
+    def send(self, message: Admit | Release | Answer | Sequence[Gathered]) -> None:
         """Send a message now, and the events before it."""
         with self._lock:
             self._send(message)
@@ -112,7 +120,7 @@ class Post:
         """Wait for what the run says."""
         return self._pipe.recv()
 
-    def _send(self, message: Admit | Release | Answer | Gathered | None) -> None:
+    def _send(self, message: Admit | Release | Answer | Sequence[Gathered] | None) -> None:
         waiting, self._waiting = self._waiting, []
         self._sent = time.monotonic()
         self._pipe.send((waiting, message))
@@ -155,6 +163,7 @@ def live(pipe: Connection, foreign: list[Connection], given: Given, *, parent: i
         _die_with(parent)
         for end in foreign:
             end.close()
+        gc.set_threshold(_GARBAGE)
         # From a terminal both reach every process: the run's own decides what becomes of its workers.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -170,17 +179,16 @@ def _live(post: Post, given: Given) -> int:
     with suppress(EOFError, OSError, KeyboardInterrupt):
         if given.number > 0:
             load_steps(given.stale)
-        notes = _Notes(post, given.gather)
+        notes = _Notes(given.gather)
         while (image := given.work.take(given.number)) is not None:
             answer = _made(image, given)
             if answer.code and not given.keep_going:
                 given.work.stop()  # here, lest this worker begins another one
-            post.send(answer)
-            notes.gather()
+            post.send(replace(answer, gathered=notes.gathered()))
             if not answer.code:
                 notes.add(given.stale[image][0])
         notes.wait()
-        notes.gather()
+        post.send(notes.gathered())
     with suppress(Exception):
         given.world.close()
         given.world.store.close()  # no interpreter ends here, which would do it
@@ -190,8 +198,8 @@ def _live(post: Post, given: Given) -> int:
 class _Notes:
     """Has what is to be noted of an image gathered some time after its last write, while others are made."""
 
-    def __init__(self, post: Post, gather: Gather) -> None:
-        self._post, self._gather = post, gather
+    def __init__(self, gather: Gather) -> None:
+        self._gather = gather
         self._waiting: list[tuple[float, Build]] = []
         self._groups: dict[str, Watch] = {}
 
@@ -199,8 +207,9 @@ class _Notes:
         """Note a build that is done now, later."""
         self._waiting.append((time.monotonic() + SETTLES_SECONDS, build))
 
-    def gather(self) -> None:
-        """Send what can be told by now."""
+    def gathered(self) -> list[Gathered]:
+        """What can be told by now."""
+        told: list[Gathered] = []
         while self._waiting and self._waiting[0][0] <= time.monotonic():
             _, build = self._waiting.pop(0)
             found = None
@@ -208,7 +217,8 @@ class _Notes:
                 found = self._gather(build, self._groups)
             if found is not None:
                 self._groups |= found.groups
-                self._post.send(found)
+                told.append(found)
+        return told
 
     def wait(self) -> None:
         """Wait until all can be told."""

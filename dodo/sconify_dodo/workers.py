@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
@@ -119,7 +119,7 @@ class Workers:
                     elif isinstance(said, Release):
                         room.close()
                     elif said is not None:
-                        self.gathered[said.image.name] = said
+                        self._keep(said)
             image = self.work.held_by(number)
             if image is not None and image not in self._answers and not self.over:
                 self._take(self._lost(image))
@@ -133,7 +133,11 @@ class Workers:
                 self._alive -= 1
                 self._changed.notify_all()
 
+    def _keep(self, gathered: Sequence[Gathered]) -> None:
+        self.gathered.update((found.image.name, found) for found in gathered)
+
     def _take(self, answer: Answer) -> None:
+        self._keep(answer.gathered)
         build, misses = self.stale[answer.image]
         build.settled.update(answer.settled)
         with self._changed:
