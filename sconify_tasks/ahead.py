@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, local
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
 T = TypeVar("T")
@@ -19,6 +19,13 @@ Item = TypeVar("Item")
 _MOST_THREADS: Final = 3
 MANY: Final = 64
 """So many pieces are ahead at most: each may hold a descriptor."""
+
+
+class ThreadBuffer(local):
+    """Memory of a fixed size to read into, one for each thread."""
+
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytearray(size))
 
 
 @dataclass(slots=True)
@@ -45,6 +52,10 @@ class Ahead(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; drop what was not begun."""
         while (promise := self._next()) is not None:
             promise.drop()
         for _thread in self._threads:

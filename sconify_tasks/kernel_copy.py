@@ -6,9 +6,9 @@ import errno
 import io
 import os
 import stat
-import threading
 from typing import BinaryIO
 
+from sconify_tasks.ahead import ThreadBuffer
 from sconify_tasks.errors import StoreError
 
 _BUFFER = 1 << 18
@@ -37,7 +37,7 @@ class Copier:
     """Copies whole files to places in one plain file, on any thread; `out` holds nothing that is still to be written."""
 
     def __init__(self, out: BinaryIO) -> None:
-        self._out, self._buffer = out.fileno(), _Buffer()
+        self._out, self._buffer = out.fileno(), ThreadBuffer(_BUFFER)
 
     def copy(self, source: int, offset: int, size: int) -> None:
         """Copy a file of `size` bytes to `offset`; StoreError where it is shorter.
@@ -59,13 +59,6 @@ class Copier:
                 view, offset = view[count:], offset + count
         except OSError as error:
             raise _failed(error) from error
-
-
-class _Buffer(threading.local):
-    """One for each thread."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(_BUFFER))
 
 
 def _shorter() -> StoreError:

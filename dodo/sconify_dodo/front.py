@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
@@ -132,14 +132,13 @@ def build_all(
     upstream = {order.name: order.upstream for order in orders if order.upstream}
     warn_of_simulation(world, orders)
     try:
-        gathered: dict[str, Gathered] = {}
-        how = _How(jobs=jobs, keep_going=keep_going, debug=debug, gather=gather, gathered=gathered)
-        code = _run(world, builds, upstream, how)
+        how = _How(jobs=jobs, keep_going=keep_going, debug=debug, gather=gather)
+        code, gathered = _run(world, builds, upstream, how)
         done = {name: build for name, build in builds.items() if all(step.name in build.settled for step in build.steps)}
         if code == 0 and world.verbose:
             for order in orders:
                 _show(world, builds[order.name], order)
-        keep(done, {name: found for name, found in gathered.items() if name in done})
+        keep(done, gathered)
         return Result(code=code, done=kept | done.keys())
     finally:
         for build in builds.values():
@@ -156,19 +155,22 @@ def _kept(orders: list[Order], settled: frozenset[str]) -> frozenset[str]:
 
 
 class _How(Struct, frozen=True, kw_only=True):
-    """How a run goes: `jobs` at once, on after a failure or not; and what its workers gather of their images, and how."""
+    """How a run goes: `jobs` at once, on after a failure or not, and how its workers gather what is to be noted."""
 
     jobs: int
     keep_going: bool
     debug: bool
     gather: Gather
-    gathered: dict[str, Gathered]
 
 
-def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, how: _How) -> int:
+_Ended: TypeAlias = "tuple[int, Mapping[str, Gathered]]"
+"""The exit code, and what workers gathered of their images."""
+
+
+def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, how: _How) -> _Ended:
     stale, failed = plan_all(builds, upstream, world.events, keep_going=how.keep_going)
     if not stale:
-        return failed
+        return failed, {}
     # What was found before the lease was taken may have been pruned since: it is asked for again.
     with world.building():
         stale, _ = plan_all({name: builds[name] for name in stale}, upstream, world.events, keep_going=how.keep_going)
@@ -176,29 +178,29 @@ def _run(world: World, builds: Mapping[str, Build], upstream: Upstream, how: _Ho
         for name, (build, misses) in stale.items():
             world.events.emit(_plan_made(name, build, misses, after=tuple(waits[name])))
         try:
-            code = _run_stale(world, stale, waits, how)
+            code, gathered = _run_stale(world, stale, waits, how)
         except KeyboardInterrupt:
             world.events.interrupted()
             raise
         if how.keep_going:
             say_left_out(stale, upstream, world.events)
-    return code or failed
+    return code or failed, gathered
 
 
-def _run_stale(world: World, stale: Stale, waits: Mapping[str, tuple[str, ...]], how: _How) -> int:
+def _run_stale(world: World, stale: Stale, waits: Mapping[str, tuple[str, ...]], how: _How) -> _Ended:
     """Steps on threads; or, of many images, whole images in worker processes (docs/adr/0008-worker-processes.md)."""
     from sconify_dodo.tasks import NOWHERE, image_tasks, run_tasks, tasks_for
 
     state = world.environment.cache / "doit.db"
     count = workers_for(world, stale, waits, jobs=how.jobs)
     if not count:
-        return run_tasks(tasks_for(stale, waits=waits), state=state, jobs=how.jobs, keep_going=how.keep_going, debug=how.debug)
+        tasks = tasks_for(stale, waits=waits)
+        return run_tasks(tasks, state=state, jobs=how.jobs, keep_going=how.keep_going, debug=how.debug), {}
     from sconify_dodo.workers import working
 
     with working(world, stale, count=count, state=state, keep_going=how.keep_going, gather=how.gather) as workers:
         code = run_tasks(image_tasks(workers), state=NOWHERE, jobs=1, keep_going=how.keep_going, debug=how.debug)
-    how.gathered.update(workers.gathered)
-    return code
+    return code, workers.gathered
 
 
 def _plan_made(name: str, build: Build, misses: tuple[Miss, ...], *, after: tuple[str, ...]) -> PlanMade:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 NOWHERE = Path(":memory:")
 """For `run_tasks`: doit's state of tasks whose own steps are saved by those who run them."""
-_LOOK_UP_SECONDS = 0.25
+LOOK_UP_SECONDS = 0.25
+"""How long the main thread waits in one go: a signal that comes just before a wait is seen when that ends."""
 
 
 def tasks_for(
@@ -101,7 +102,7 @@ class _WakingQueue(queue.Queue):  # type: ignore[type-arg]
         """As `Queue.get`."""
         while block and timeout is None:
             try:
-                return super().get(timeout=_LOOK_UP_SECONDS)
+                return super().get(timeout=LOOK_UP_SECONDS)
             except queue.Empty:
                 continue
         return super().get(block, timeout)

@@ -26,6 +26,7 @@ from sconify_dodo.tasks import run_tasks, tasks_for
 from sconify_dodo.work_list import WorkList
 from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import Event, StepFailed
+from sconify_tasks.forking import SIGNALS
 from sconify_tasks.settled.recollection import SETTLES_SECONDS
 from sconify_tasks.step import Outputs
 from sconify_tasks.world import World
@@ -39,9 +40,6 @@ _PR_SET_PDEATHSIG = 1
 _BUNDLE_SECONDS = 0.05
 _GARBAGE = 20_000
 """New objects until garbage is looked for. A worker is soon over."""
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
-"""Blocked around a fork, until each side has its own way to take them."""
-
 
 Gather: TypeAlias = "Callable[[Build, Mapping[str, Watch]], Gathered | None]"
 """See `Recollection.gather`."""

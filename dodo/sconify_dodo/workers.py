@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from sconify_cache.wal import pauses
 from sconify_dodo.plan_all import Stale
+from sconify_dodo.tasks import LOOK_UP_SECONDS
 from sconify_dodo.work_list import WorkList
-from sconify_dodo.worker import SIGNALS, Admit, Answer, Gather, Given, Release, live
+from sconify_dodo.worker import Admit, Answer, Gather, Given, Release, live
 from sconify_tasks.errors import Interrupted, SconifyError
 from sconify_tasks.events import StepFailed
+from sconify_tasks.forking import signals_blocked
 from sconify_tasks.memory_budget import MemoryBudget
 from sconify_tasks.world import World
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0
 _ALLOWANCE = 40 << 20
 """Bytes that a worker's step may use without asking: a heavy one with small trees (`working_set`)."""
-_LOOK_UP_SECONDS = 0.25
 
 
 class WorkerFault(Exception):  # noqa: N818 - a bug of ours that came up in a worker, on its way to where it is reported
@@ -87,12 +88,12 @@ class Workers:
         """Wait until all have ended."""
         for listener in self._listeners:
             while listener.is_alive():
-                listener.join(_LOOK_UP_SECONDS)
+                listener.join(LOOK_UP_SECONDS)
 
     def _answer(self, image: str) -> Answer:
         with self._changed:
             while not self._is_clear(image) and self._alive:
-                self._changed.wait(_LOOK_UP_SECONDS)  # a signal that comes just before the wait is seen when that ends
+                self._changed.wait(LOOK_UP_SECONDS)
             answer = self._answers.get(image)
         if answer is not None:
             return answer
@@ -218,15 +219,12 @@ def _start(given: Given, started: list[tuple[int, Connection]]) -> None:
     """Fork a worker, and add it to those that are started before any signal can be heard."""
     ours, theirs = Pipe()
     parent = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
+    with signals_blocked():
         pid = os.fork()
         if pid == 0:
             live(theirs, [ours, *(end for _, end in started)], given, parent=parent)
         started.append((pid, ours))
         theirs.close()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(pid: int, until: float) -> None:

@@ -37,7 +37,7 @@ class ChunkDigests:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self._threads.__exit__()
+        self._threads.close()
 
     def wants(self, path: bytes, content_id: bytes | None) -> bool:
         """Whether a file must be read for its digests."""

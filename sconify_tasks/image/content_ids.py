@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from threading import local
 from typing import Self, TypeVar
 
-from sconify_tasks.ahead import Ahead, Promise
+from sconify_tasks.ahead import Ahead, Promise, ThreadBuffer
 from sconify_tasks.image.folder import Seen
 from sconify_tasks.image.source import ContentWatcher, TakeBlock
 
@@ -19,18 +18,11 @@ _FEW = 4 << 20  # so many bytes are read before threads are worth their start
 T = TypeVar("T")
 
 
-class _Buffer(local):
-    """One for each thread."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(_BLOCK))
-
-
 class ContentIds:
     """Takes keyed BLAKE3 of files that were seen. A context manager: at its end no thread is left, and no file open."""
 
     def __init__(self, key: bytes, watcher: ContentWatcher | None) -> None:
-        self._key, self._watcher, self._buffer = key, watcher, _Buffer()
+        self._key, self._watcher, self._buffer = key, watcher, ThreadBuffer(_BLOCK)
         self._ahead: Ahead[bytes] = Ahead()
         self._alone = _FEW
 
@@ -38,7 +30,7 @@ class ContentIds:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ahead.__exit__()
+        self._ahead.close()
 
     def take(self, seen: Seen) -> bytes | Promise[bytes]:
         """Read a file, of which nothing but its path must outlive this call: it is open already."""

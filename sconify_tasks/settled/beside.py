@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from sconify_tasks.forking import signals_blocked
+
 _NOTHING = b"-"
 _MOST = 4096
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def beside(work: Callable[[], bytes | None]) -> Callable[[], bytes | None]:
@@ -21,21 +21,20 @@ def beside(work: Callable[[], bytes | None]) -> Callable[[], bytes | None]:
     if len(os.sched_getaffinity(0)) < 2 or threading.active_count() > 1:  # noqa: PLR2004 - a fork has no thread but its own
         return work
     ours, theirs = os.pipe()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the child, which is soon over, keeps them out
     try:
-        child = os.fork()
-        if child == 0:
-            try:
-                found = work()
-                os.write(theirs, _NOTHING if found is None else b"+" + found)
-            finally:
-                os._exit(0)
+        with signals_blocked():  # the child, which is soon over, keeps them out
+            child = os.fork()
+            if child == 0:
+                try:
+                    found = work()
+                    os.write(theirs, _NOTHING if found is None else b"+" + found)
+                finally:
+                    os._exit(0)
     except OSError:
         os.close(ours)
         return work
     finally:
         os.close(theirs)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result() -> bytes | None:
         try:

@@ -30,6 +30,10 @@ class _Unknown(Exception):  # noqa: N818 - no error: the image is looked at agai
     """Something that can't be watched."""
 
 
+# Others may write there too.
+_CANT_TELL = (_Unknown, TooNewError, SconifyError, OSError, LookupError, ValueError, TypeError, RecursionError)
+
+
 class Note(Struct, frozen=True, kw_only=True):
     """What a door knows of an image beside its build."""
 
@@ -101,16 +105,7 @@ def gather(build: Build, note: Note, *, sight: Sight, begun: int, groups: Mappin
         # every run, so what this one delivered needs no second listing.
         if not all(build.holds(step) for step in effects if step.name != "deliver" or not watched.into_engine):
             return None
-    except (
-        _Unknown,
-        TooNewError,
-        SconifyError,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ):  # others may write there too
+    except _CANT_TELL:
         return None
     image = SettledImage(
         name=build.name,
@@ -161,14 +156,16 @@ def _source(watched: _Watched, option: str, opened: OpenedSource) -> None:
 
 
 def _tree(watched: _Watched, folder: Path, source: SourceImage) -> None:
-    seen = source.seen if isinstance(source, SeenSource) else None
     config = Path(f"{folder}.json")
-    if seen is None or not isinstance(source, SeenSource) or source.has_config != config.exists():
+    if not isinstance(source, SeenSource) or source.has_config != config.exists():
+        raise _Unknown
+    seen, has_config = source.seen, source.has_config
+    if seen is None:
         raise _Unknown
 
     def fill(group: Watching) -> None:
         group.tree(str(folder), seen, before=watched.begun)
-        if source.has_config:
+        if has_config:
             group.file(config, before=watched.begun)
         else:
             group.missing(config)

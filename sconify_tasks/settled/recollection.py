@@ -106,19 +106,16 @@ class Recollection:
 
         What was noted of other images stays, if their options are what they were.
         """
-        rest = {name: build for name, build in builds.items() if name not in gathered}
-        if rest:
+        if builds.keys() - gathered.keys():
             time.sleep(SETTLES_SECONDS)  # so that what was written last can be told from what is written next
         self.sight = _sight(self.environment, self.memory)
         before = self._noted()
         same = origin is not None and self.memory.origin == origin
         kept = {name: image for name, image in self.memory.images.items() if self._stays(image, same=same, options=options)}
         groups: dict[str, Watch] = {}
-        for name in builds:
+        for name, build in builds.items():
             kept.pop(name, None)
-            found = (
-                gathered[name] if name in gathered else self.gather(rest[name], notes[name], groups=groups, sight=self.sight)
-            )
+            found = gathered.get(name) or self.gather(build, notes[name], groups=groups, sight=self.sight)
             if found is not None:
                 kept[name] = found.image
                 groups |= found.groups
